@@ -1,0 +1,74 @@
+"""What the parts ask of each other. Images are float32, N x 3 x H x W, RGB, in [0, 1] (see ``images``)."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+@runtime_checkable
+class Generator(Protocol):
+    """Turns prompts into images."""
+
+    fingerprint: str
+    """Changes whenever weights or sampler settings change."""
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """One image per (prompt, seed); the image of a pair does not depend on its batch."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Metric, reward and differentiable loss term in one shape. The caller decides about gradients."""
+
+    fingerprint: str
+
+    def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
+        """One value per image, float32 of shape (N,)."""
+        ...
+
+
+@runtime_checkable
+class FlawScorer(Protocol):
+    """A :class:`Scorer` that also shows where: values and heat maps in [0, 1], higher is worse."""
+
+    fingerprint: str
+
+    def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor: ...
+
+    def heatmap(self, images: Tensor) -> Tensor:
+        """N x H x W in [0, 1], at the resolution of the images."""
+        ...
+
+
+@runtime_checkable
+class ReferenceScorer(Protocol):
+    """Compares each image with its own reference."""
+
+    fingerprint: str
+
+    def __call__(self, images: Tensor, references: Tensor) -> Tensor:
+        """One value per pair, shape (N,)."""
+        ...
+
+
+@runtime_checkable
+class SetMetric(Protocol):
+    """A distance between two sets of features."""
+
+    fingerprint: str
+
+    def __call__(self, features: Tensor, reference: Tensor) -> float:
+        """``features`` N x D of the judged set, ``reference`` M x D; features, never images."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Images to features that several metrics share."""
+
+    fingerprint: str
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """N x D float32."""
+        ...

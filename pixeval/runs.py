@@ -1,0 +1,152 @@
+"""A run: the folder in which everything about one generator or one training run is kept.
+
+::
+
+    run.json             format, kind, configuration, command, versions
+    samples.parquet      Sample rows; images/ holds the files
+    scores.parquet       Score rows (per image)
+    set_scores.parquet   SetScore rows (per set)
+    votes/*.parquet      Vote rows, one file per export
+    checkpoints/         complete pipelines, step-000050/ and so on
+    report/              report.html, report.md, report.json
+"""
+
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pixeval import __version__
+from pixeval.errors import InputError
+from pixeval.records import Sample, Score, SetScore, Vote
+from pixeval.tables import read_records, write_records
+
+FORMAT = 1
+PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "torchmetrics", "accelerate", "datasets")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An existing run folder; make one with :meth:`create`, find one with :meth:`open`."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, kind: str, config: dict[str, Any]) -> "Run":
+        """Start a run, or reopen it when it was started with the same configuration.
+
+        Args:
+            path: the folder; must be new, empty, or a run of the same ``kind`` and ``config``.
+            kind: ``generate``, ``train``, ``folder``.
+            config: JSON-serialisable; decides whether a second call continues the same run.
+
+        Raises:
+            InputError: the folder holds something else.
+        """
+        run = cls(path)
+        config = json.loads(json.dumps(config, default=str))
+        if (path / "run.json").exists():
+            found = cls.open(path).info
+            if found["kind"] != kind or found["config"] != config:
+                changed = sorted(
+                    k for k in {*found["config"], *config} if found["config"].get(k) != config.get(k)
+                ) or ["kind"]
+                raise InputError(
+                    f"{path} holds a {found['kind']} run with other settings ({', '.join(changed)}). "
+                    "Give another folder, or the same settings to continue it."
+                )
+            return run
+        if path.exists() and any(path.iterdir()):
+            raise InputError(f"{path} is not empty and not a run (no run.json). Give a new folder.")
+        path.mkdir(parents=True, exist_ok=True)
+        run.write_info({"format": FORMAT, "kind": kind, "config": config, **provenance()})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """An existing run.
+
+        Raises:
+            InputError: there is none at ``path``, or another version of pixeval wrote it.
+        """
+        file = path / "run.json"
+        if not file.exists():
+            raise InputError(f"{path} is not a run folder: it has no run.json. Make one with 'pixeval generate'.")
+        try:
+            info = json.loads(file.read_text())
+            written = info["format"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InputError(f"{file} is damaged ({error}); restore it or make the run again") from error
+        if written != FORMAT:
+            raise InputError(
+                f"{path} was written in run format {written} by pixeval {info.get('pixeval', '?')}; "
+                f"this is pixeval {__version__} with format {FORMAT}. Use that version, or make the run again."
+            )
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The contents of ``run.json``."""
+        info: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+        return info
+
+    def write_info(self, info: dict[str, Any]) -> None:
+        """Replace ``run.json``."""
+        partial = self.path / "run.json.partial"
+        partial.write_text(json.dumps(info, indent=2) + "\n")
+        os.replace(partial, self.path / "run.json")
+
+    def samples(self) -> list[Sample]:
+        """All samples, in the order they are kept."""
+        return read_records(self.path / "samples.parquet", Sample)
+
+    def write_samples(self, samples: list[Sample]) -> None:
+        """Replace the table of samples."""
+        write_records(self.path / "samples.parquet", samples, Sample)
+
+    def scores(self) -> list[Score]:
+        """All per-image scores."""
+        return read_records(self.path / "scores.parquet", Score)
+
+    def write_scores(self, scores: list[Score]) -> None:
+        """Replace the per-image scores."""
+        write_records(self.path / "scores.parquet", scores, Score)
+
+    def set_scores(self) -> list[SetScore]:
+        """All per-set scores."""
+        return read_records(self.path / "set_scores.parquet", SetScore)
+
+    def write_set_scores(self, scores: list[SetScore]) -> None:
+        """Replace the per-set scores."""
+        write_records(self.path / "set_scores.parquet", scores, SetScore)
+
+    def votes(self) -> list[Vote]:
+        """Votes of every file in ``votes/``, each once, in the order they were given."""
+        files = sorted((self.path / "votes").glob("*.parquet"))
+        votes = {vote.id: vote for file in files for vote in read_records(file, Vote)}
+        return sorted(votes.values(), key=lambda vote: (vote.answered_at, vote.id))
+
+    def image(self, sample: Sample) -> Path:
+        """Where a sample's file is."""
+        return self.path / sample.path
+
+
+def provenance() -> dict[str, Any]:
+    """Command, versions and machine, for ``run.json`` and the report."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return {"pixeval": __version__, "command": command, "versions": versions, "machine": platform.machine()}

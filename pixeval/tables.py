@@ -1,0 +1,65 @@
+"""Frozen dataclasses to Parquet and back, with an explicit schema, written atomically."""
+
+import os
+import types
+import typing
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pixeval.errors import InputError
+
+Record = TypeVar("Record")
+
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def schema_of(kind: type[Any]) -> pa.Schema:
+    """The Arrow schema of a dataclass whose fields are str, int, float, bool, optional or tuples of str."""
+    hints = typing.get_type_hints(kind)
+    return pa.schema([_arrow_field(f.name, hints[f.name]) for f in fields(kind)])
+
+
+def _arrow_field(name: str, hint: Any) -> pa.Field:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        (inner,) = (a for a in arguments if a is not type(None))
+        return pa.field(name, _arrow_field(name, inner).type, nullable=True)
+    if origin is typing.Literal:
+        return pa.field(name, pa.string(), nullable=False)
+    if origin is tuple:
+        return pa.field(name, pa.list_(_ARROW[arguments[0]]), nullable=False)
+    return pa.field(name, _ARROW[hint], nullable=False)
+
+
+def write_records(path: Path, records: list[Record], kind: type[Record]) -> None:
+    """Replace ``path`` by a table of ``records``; equal records give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist([asdict(record) for record in records], schema=schema_of(kind))  # type: ignore[call-overload]
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial, compression="zstd")
+    os.replace(partial, path)
+
+
+def read_records(path: Path, kind: type[Record]) -> list[Record]:
+    """The records of a table; an absent file holds none.
+
+    Raises:
+        InputError: the file is damaged or lacks a column.
+    """
+    if not path.exists():
+        return []
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({error}); delete it and run the command again") from error
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    try:
+        return [
+            kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in names}) for row in rows
+        ]
+    except TypeError as error:
+        raise InputError(f"{path} was not written by this version of pixeval ({error}); make it again") from error

@@ -1,0 +1,90 @@
+"""Resumable training state on disk: tensors as safetensors, everything else as JSON, nothing pickled.
+
+A state directory holds ``state.safetensors`` (module weights, optimiser moments, RNG states) and
+``state.json`` (step, settings, optimiser hyperparameters). It is written beside its final place and
+renamed, so a killed process leaves the previous complete state.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def save_state(
+    directory: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    meta: Mapping[str, Any],
+) -> None:
+    """Write the state of ``modules`` and ``optimizer`` atomically to ``directory``.
+
+    Args:
+        directory: replaced as a whole.
+        modules: weights are saved under ``name/parameter``; parameters that need no gradient are left out.
+        optimizer: its per-parameter tensors are saved by position.
+        meta: JSON-serialisable facts, for example ``{"step": 100}``.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        for key, value in _trainable_state(module).items():
+            tensors[f"module/{name}/{key}"] = value.detach().cpu().contiguous()
+    state = optimizer.state_dict()
+    for index, moments in state["state"].items():
+        for key, value in moments.items():
+            tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    tensors["rng/cpu"] = torch.get_rng_state()
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(tensors, partial / "state.safetensors")
+    (partial / "state.json").write_text(json.dumps({**meta, "param_groups": state["param_groups"]}, indent=1))
+    replace_directory(partial, directory)
+
+
+def load_state(
+    directory: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Restore what :func:`save_state` wrote, in place, and return its ``meta``."""
+    tensors = load_file(directory / "state.safetensors")
+    meta: dict[str, Any] = json.loads((directory / "state.json").read_text())
+    for name, module in modules.items():
+        prefix = f"module/{name}/"
+        weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        missing = set(_trainable_state(module)) ^ set(weights)
+        if missing:
+            raise ValueError(f"{directory}: weights of {name!r} do not fit, first mismatch {sorted(missing)[0]!r}")
+        module.load_state_dict(weights, strict=False)
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, moment = key.split("/")
+            state.setdefault(int(index), {})[moment] = value
+    optimizer.load_state_dict({"state": state, "param_groups": meta.pop("param_groups")})
+    torch.set_rng_state(tensors["rng/cpu"])
+    return meta
+
+
+def replace_directory(partial: Path, final: Path) -> None:
+    """Move a completely written directory into place, keeping the old one until the new one is there."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    partial.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _trainable_state(module: nn.Module) -> dict[str, Tensor]:
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return {name: value for name, value in module.state_dict().items() if name not in frozen}
