@@ -1,0 +1,1 @@
+"""Training the bundled models from scratch: data, the small loop, one module per model."""

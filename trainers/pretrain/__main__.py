@@ -1,8 +1,8 @@
-from trainers.pretrain.vae import *
-from trainers.pretrain.fit import Fit
-import sys
+"""``python -m trainers.pretrain vae|clip|unet|dit|measure``: train the bundled models from the bundled icons."""
+
+import tyro
+
+from trainers.pretrain.zoo import clip, dit, measure, unet, vae
+
 if __name__ == "__main__":
-    import time
-    s = Fit(Path("/work/main/work/vae"), steps=int(sys.argv[1]), learning_rate=1.5e-3)
-    v = train_vae(s)
-    save_vae(v, Path("/work/main/work/vae/model"))
+    tyro.extras.subcommand_cli_from_dict({"vae": vae, "clip": clip, "unet": unet, "dit": dit, "measure": measure})
