@@ -136,3 +136,9 @@ def current_votes(votes: list[Vote]) -> list[Vote]:
     """Drop votes that a later one supersedes."""
     replaced = {vote.supersedes for vote in votes if vote.supersedes}
     return [vote for vote in votes if vote.id not in replaced]
+
+
+def people_first(votes: list[Vote]) -> list[Vote]:
+    """People's votes where there are any, otherwise the simulated ones; the two are never mixed."""
+    people = [vote for vote in votes if not vote.simulated]
+    return people or votes
