@@ -1,0 +1,211 @@
+"""Encoders that several metrics share: today an open_clip model, bundled, from a folder, or by hub name."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixeval.errors import InputError
+
+BUNDLED_CLIP = Path(__file__).parent / "zoo" / "clip"
+WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
+PROBE = "The quick brown fox (1,234) jumps over 5 lazy dogs, naïvely."
+"""Tokenised into the fingerprint, since the same weights with another tokenizer give other features."""
+
+
+class ClipEncoder:
+    """An open_clip model as :class:`pixeval.protocols.Encoder`, with its text side.
+
+    Images are resized (bicubic, antialiased) and normalised as the model's own preprocessing says, on tensors and
+    differentiably. Weights are frozen; the caller decides about gradients to the images.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.preprocess: dict[str, Any] = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
+        self.fingerprint = _fingerprint(self.model, tokenizer, self.preprocess)
+
+    @classmethod
+    def load(cls, name: str = "bundled", device: str = "cpu") -> "ClipEncoder":
+        """The bundled model, a local open_clip folder, or a published model.
+
+        Args:
+            name: ``bundled``; a folder with ``open_clip_config.json``, safetensors weights and tokenizer files;
+                ``hf-hub:owner/model``; or ``ARCHITECTURE/PRETRAINED`` as open_clip lists them
+                (``ViT-B-32/laion2b_s34b_b79k``). The last two download on first use.
+
+        Raises:
+            InputError: there is no such model, or its files are incomplete.
+        """
+        path = BUNDLED_CLIP if name == "bundled" else Path(name)
+        if name == "bundled" or path.is_dir():
+            _check_folder(path)
+            return cls(
+                *_create(f"local-dir:{path}", None, name),
+            ).to(device)
+        if name.startswith("hf-hub:"):
+            return cls(*_create(name, None, name)).to(device)
+        architecture, _, tag = name.partition("/")
+        if not tag or not _is_published(architecture, tag):
+            raise InputError(
+                f"unknown CLIP {name!r}: neither a folder, nor 'hf-hub:owner/model', nor an ARCHITECTURE/PRETRAINED "
+                "pair of open_clip such as 'ViT-B-32/laion2b_s34b_b79k'"
+            )
+        return cls(*_create(architecture, tag, name)).to(device)
+
+    def to(self, device: str) -> "ClipEncoder":
+        """Move the weights; returns itself."""
+        self.model.to(device)
+        return self
+
+    @property
+    def context_length(self) -> int:
+        """Tokens in one text, start and end included."""
+        return int(self.model.context_length)  # type: ignore[arg-type]
+
+    @property
+    def logit_scale(self) -> float:
+        """The learned inverse temperature."""
+        scale = self.model.logit_scale
+        assert isinstance(scale, Tensor)
+        return float(scale.exp())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """N x 3 x H x W in [0, 1] -> N x D float32 of unit length."""
+        features = self.model.encode_image(self.prepare(images.to(self.device)))  # type: ignore[operator]
+        return F.normalize(features.float(), dim=-1)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Resize, crop or pad, and normalise as ``open_clip.image_transform`` does for PIL images."""
+        size = self.preprocess["size"]
+        rows, columns = (size, size) if isinstance(size, int) else size
+        images = _fit(images, rows, columns, self.preprocess)
+        mean, std = (images.new_tensor(self.preprocess[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+        return (images - mean) / std
+
+    def encode_text(self, prompts: Sequence[str], batch_size: int = 256) -> Tensor:
+        """N x D float32; of unit length for prompts that fit the context.
+
+        A longer prompt is split at words into parts that fit; its feature is the mean of the parts' unit features
+        weighted by their tokens, so that a dot product with it is the weighted mean of the cosines.
+        """
+        parts = [self.split(prompt) for prompt in prompts]
+        texts = [text for part in parts for text, _ in part]
+        batches = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
+        encoded = [self.model.encode_text(self.tokenizer(b).to(self.device)) for b in batches]  # type: ignore[operator]
+        features = F.normalize(torch.cat(encoded).float(), dim=-1)
+        rows, start = [], 0
+        for part in parts:
+            weights = features.new_tensor([max(tokens, 1) for _, tokens in part])
+            rows.append((weights / weights.sum()) @ features[start : start + len(part)])
+            start += len(part)
+        return torch.stack(rows)
+
+    def split(self, prompt: str) -> list[tuple[str, int]]:
+        """Parts of a prompt that each fit the context, with their numbers of tokens; one part for most prompts."""
+        room = self.context_length - 2
+        total = self.count_tokens(prompt)
+        if total <= room:
+            return [(prompt, total)]
+        parts: list[tuple[str, int]] = []
+        for piece in self._pieces(prompt, room):
+            joined = f"{parts[-1][0]} {piece}" if parts else piece
+            tokens = self.count_tokens(joined)
+            if parts and tokens <= room:
+                parts[-1] = (joined, tokens)
+            else:
+                parts.append((piece, self.count_tokens(piece)))
+        return parts
+
+    def _pieces(self, prompt: str, room: int) -> Iterator[str]:
+        """Words; a word that is too long by itself comes in halves, quarters and so on."""
+        for word in prompt.split():
+            if self.count_tokens(word) <= room or len(word) == 1:
+                yield word
+            else:
+                yield from self._pieces(f"{word[: len(word) // 2]} {word[len(word) // 2 :]}", room)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text without start and end, nothing cut off."""
+        inner = getattr(self.tokenizer, "tokenizer", None)
+        if inner is not None:
+            text = self.tokenizer.clean_fn(text)
+            return len(inner(text, add_special_tokens=False, verbose=False).input_ids)
+        return len(self.tokenizer.encode(self.tokenizer.clean_fn(text)))
+
+
+def _fit(images: Tensor, rows: int, columns: int, preprocess: dict[str, Any]) -> Tensor:
+    height, width = images.shape[-2:]
+    if (height, width) == (rows, columns):
+        return images
+    mode, kind = preprocess.get("resize_mode") or "shortest", preprocess.get("interpolation") or "bicubic"
+    if mode == "squash":
+        return _resize(images, rows, columns, kind)
+    if mode == "longest":
+        scale = min(rows / height, columns / width)
+        images = _resize(images, max(1, round(height * scale)), max(1, round(width * scale)), kind)
+        bottom, right = rows - images.shape[-2], columns - images.shape[-1]
+        pad = (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2)
+        return F.pad(images, pad, value=float(preprocess.get("fill_color") or 0) / 255)
+    # the crop below would drop the far ends anyway; resizing them would cost memory without bound
+    images = _centre(images, min(height, 4 * width), min(width, 4 * height))
+    height, width = images.shape[-2:]
+    scale = max(rows / height, columns / width)
+    images = _resize(images, max(rows, int(height * scale)), max(columns, int(width * scale)), kind)
+    return _centre(images, rows, columns)
+
+
+def _resize(images: Tensor, rows: int, columns: int, kind: str) -> Tensor:
+    mode = "bilinear" if kind == "bilinear" else "bicubic"
+    # bicubic overshoots; 8-bit resizers clip, and so does this
+    return F.interpolate(images, (rows, columns), mode=mode, antialias=True, align_corners=False).clamp(0, 1)
+
+
+def _centre(images: Tensor, rows: int, columns: int) -> Tensor:
+    top, left = round((images.shape[-2] - rows) / 2), round((images.shape[-1] - columns) / 2)
+    return images[..., top : top + rows, left : left + columns]
+
+
+def _check_folder(path: Path) -> None:
+    if not (path / "open_clip_config.json").is_file():
+        raise InputError(f"no CLIP in {path}: open_clip_config.json is missing. Give a folder written by open_clip.")
+    if not any((path / name).is_file() for name in WEIGHT_FILES):
+        raise InputError(f"no weights in {path}: expected {WEIGHT_FILES[0]} (pickled weights are not read)")
+
+
+def _is_published(architecture: str, tag: str) -> bool:
+    import open_clip
+
+    return (architecture, tag) in open_clip.list_pretrained()
+
+
+def _create(model_name: str, pretrained: str | None, shown: str) -> tuple[nn.Module, Any]:
+    import open_clip
+
+    try:
+        model = open_clip.create_model(model_name, pretrained, precision="fp32", require_pretrained=True)
+        return model, open_clip.get_tokenizer(model_name)
+    except Exception as error:  # open_clip, safetensors, transformers and the hub each raise their own kinds
+        logging.getLogger(__name__).debug("loading CLIP failed", exc_info=True)
+        raise InputError(f"CLIP {shown!r} cannot be loaded: {error}. Check its files, or the network.") from error
+
+
+def _fingerprint(model: nn.Module, tokenizer: Any, preprocess: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(preprocess, sort_keys=True, default=str).encode())
+    digest.update(str(tokenizer([PROBE]).tolist()).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return f"clip-{digest.hexdigest()[:12]}"
