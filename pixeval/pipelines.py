@@ -11,12 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pixeval.errors import InputError
-
-ZOO = Path(__file__).parent / "zoo"
-BUNDLED = {"zoo:unet": ZOO / "unet", "zoo:dit": ZOO / "dit"}
-"""Names of the bundled models: a noise-predicting U-Net and a flow-matching DiT, 128 px."""
-
+from pixeval.errors import InputError, unknown_name
+from pixeval.zoo import BUNDLED
 
 @dataclass(frozen=True)
 class Sampler:
@@ -105,8 +101,6 @@ def resolve_model(model: str) -> Path | str:
     if model in BUNDLED:
         return BUNDLED[model]
     if model.startswith("zoo:"):
-        from pixeval.errors import unknown_name
-
         raise unknown_name("bundled model", model, BUNDLED)
     path = Path(model)
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:

@@ -1,0 +1,160 @@
+"""The one command. Verbs are imported when they are called, so that help and lists need no torch.
+
+Exit codes: 0 done, 1 a run failed, 2 bad usage or input. JSON goes to stdout with ``--json``, progress to stderr.
+"""
+
+import errno
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from pixeval import __version__
+from pixeval.errors import InputError, unknown_name
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: its configuration and the function that carries it out, both as ``module:attribute``."""
+
+    summary: str
+    config: str
+    run: str
+    show: str | None = None
+    """Renders the result for a terminal; without it the result is printed as it is."""
+
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb("the whole loop on the bundled model", "pixeval.demo:DemoConfig", "pixeval.demo:demo"),
+    "generate": Verb(
+        "images for prompts x seeds", "pixeval.generate:GenerateConfig", "pixeval.generate:generate", "pixeval.show:run"
+    ),
+    "score": Verb(
+        "scores for a run or a folder of images",
+        "pixeval.evaluate:ScoreConfig",
+        "pixeval.evaluate:score",
+        "pixeval.score_table:render",
+    ),
+    "label": Verb("the labelling app", "human_eval_app.serve:LabelConfig", "human_eval_app.serve:label"),
+    "pairs": Verb("votes or scores to preference pairs", "pixeval.pairs:PairsConfig", "pixeval.pairs:make_pairs"),
+    "train sft": Verb(
+        "supervised fine-tuning, latent and pixel space", "trainers.sft:SftConfig", "pixeval.close_loop:sft", "pixeval.show:run"
+    ),
+    "train preference": Verb(
+        "DPO or SimPO on pairs, latent and pixel space",
+        "trainers.preference:PreferenceConfig",
+        "pixeval.close_loop:preference",
+        "pixeval.show:run",
+    ),
+    "compare": Verb(
+        "win/tie/loss and score changes of two runs",
+        "reports.compare:CompareConfig",
+        "reports.compare:compare",
+        "reports.compare:render",
+    ),
+    "report": Verb("one self-contained HTML page", "reports.build:ReportConfig", "reports.build:build_report"),
+    "list": Verb("metrics, models and prompt suites", "pixeval.listing:ListConfig", "pixeval.listing:listing", "pixeval.listing:render"),
+    "doctor": Verb(
+        "what is installed and what is wrong", "pixeval.doctor:DoctorConfig", "pixeval.doctor:doctor", "pixeval.doctor:render"
+    ),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``pixeval``; ends the process with one of the exit codes above."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run ``pixeval`` with these arguments and return the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        name, rest = split_verb(arguments)
+        return call(name, rest)
+    except InputError as error:
+        print(f"pixeval: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\npixeval: interrupted; the same command continues where this one stopped", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = error.filename or "the output folder"
+        remedy = "What was finished is kept. Free some space or make it writable, then run the same command again."
+        print(f"pixeval: cannot write {where}: {error.strerror}. {remedy}", file=sys.stderr)
+        return 2
+
+
+def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
+    """The verb, of one or two words, and what follows it.
+
+    Raises:
+        InputError: there is no such verb.
+    """
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in VERBS:
+            return name, arguments[words:]
+    first = arguments[0]
+    below = [name for name in VERBS if name.startswith(first + " ")]
+    if below and (len(arguments) == 1 or arguments[1].startswith("-")):
+        raise InputError(f"say which: {', '.join('pixeval ' + name for name in below)}")
+    raise unknown_name("command", " ".join(arguments[:2]) if below else first, VERBS)
+
+
+def call(name: str, arguments: list[str]) -> int:
+    """Parse the arguments of a verb, carry it out and print its result."""
+    verb = VERBS[name]
+    as_json = "--json" in arguments
+    arguments = [argument for argument in arguments if argument != "--json"]
+    config = parse(attribute(verb.config), arguments, f"pixeval {name}", verb.summary)
+    result = attribute(verb.run)(config)
+    if as_json:
+        print(json.dumps(plain(result), indent=2, allow_nan=False))
+    elif verb.show is not None:
+        print(attribute(verb.show)(result))
+    elif result is not None:
+        print(result if not isinstance(result, dict) else json.dumps(plain(result), indent=2, allow_nan=False))
+    return 0
+
+
+def parse(config: Any, arguments: list[str], program: str, summary: str) -> Any:
+    """A configuration dataclass from command-line words; positional where the field says so."""
+    import tyro
+
+    return tyro.cli(config, args=arguments, prog=program, description=summary, console_outputs=True)
+
+
+def attribute(path: str) -> Callable[..., Any]:
+    """What ``module:attribute`` names."""
+    module, name = path.split(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
+
+
+def plain(result: Any) -> Any:
+    """A result as JSON can hold it."""
+    if isinstance(result, dict):
+        return {str(key): plain(value) for key, value in result.items()}
+    if isinstance(result, list | tuple):
+        return [plain(value) for value in result]
+    if result is None or isinstance(result, bool | int | float | str):
+        return result
+    path = getattr(result, "path", result)
+    return str(path)
+
+
+def usage() -> str:
+    """The table of verbs."""
+    width = max(len(name) for name in VERBS)
+    lines = [f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()]
+    head = "usage: pixeval VERB ...   (pixeval VERB --help tells its options; --json prints JSON)"
+    return "\n".join([head, "", *lines])
