@@ -1,20 +1,23 @@
 """Resumable training state on disk: tensors as safetensors, everything else as JSON, nothing pickled.
 
 A state directory holds ``state.safetensors`` (module weights, optimiser moments, RNG states) and
-``state.json`` (step, settings, optimiser hyperparameters). It is written beside its final place and
-renamed, so a killed process leaves the previous complete state.
+``state.json`` (step, settings, optimiser hyperparameters). Directories are written beside their final place
+and renamed, so a killed process leaves the previous complete one.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from pixeval.errors import InputError
 
 
 def save_state(
@@ -30,6 +33,9 @@ def save_state(
         modules: weights are saved under ``name/parameter``; parameters that need no gradient are left out.
         optimizer: its per-parameter tensors are saved by position.
         meta: JSON-serialisable facts, for example ``{"step": 100}``.
+
+    Raises:
+        InputError: it cannot be written (disk full); what was there before is kept.
     """
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
@@ -40,20 +46,25 @@ def save_state(
         for key, value in moments.items():
             tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
     tensors["rng/cpu"] = torch.get_rng_state()
-    partial = directory.with_name(directory.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(tensors, partial / "state.safetensors")
-    (partial / "state.json").write_text(json.dumps({**meta, "param_groups": state["param_groups"]}, indent=1))
-    replace_directory(partial, directory)
+
+    def write(folder: Path) -> None:
+        save_file(tensors, folder / "state.safetensors")
+        (folder / "state.json").write_text(json.dumps({**meta, "param_groups": state["param_groups"]}, indent=1))
+
+    write_directory(directory, write)
 
 
-def load_state(
-    directory: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Restore what :func:`save_state` wrote, in place, and return its ``meta``."""
-    tensors = load_file(directory / "state.safetensors")
-    meta: dict[str, Any] = json.loads((directory / "state.json").read_text())
+def load_state(directory: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore what :func:`save_state` wrote, in place, and return its ``meta``.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    try:
+        tensors = load_file(directory / "state.safetensors")
+        meta: dict[str, Any] = json.loads((directory / "state.json").read_text())
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise InputError(f"{directory} is damaged ({error}); delete the run and train again") from error
     for name, module in modules.items():
         prefix = f"module/{name}/"
         weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
@@ -69,6 +80,33 @@ def load_state(
     optimizer.load_state_dict({"state": state, "param_groups": meta.pop("param_groups")})
     torch.set_rng_state(tensors["rng/cpu"])
     return meta
+
+
+def write_directory(final: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a new directory, then put it in the place of ``final``.
+
+    Raises:
+        InputError: a file cannot be written (disk full); ``final`` is as it was.
+    """
+    partial = final.with_name(final.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        write(partial)
+        replace_directory(partial, final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise InputError(f"cannot write {final} ({error}). Make room and run the same command again.") from error
+
+
+def recover_directory(final: Path) -> bool:
+    """Undo what a killed process left half done; true when ``final`` is there."""
+    old = final.with_name(final.name + ".old")
+    if old.exists() and not final.exists():
+        old.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(final.with_name(final.name + ".partial"), ignore_errors=True)
+    return final.exists()
 
 
 def replace_directory(partial: Path, final: Path) -> None:

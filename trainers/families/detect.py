@@ -1,0 +1,89 @@
+"""From a checkpoint to its family, with every file checked before anything is loaded."""
+
+import json
+from pathlib import Path
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+
+from pixeval.errors import InputError
+from pixeval.pipelines import check_pipeline_folder, resolve_model
+from trainers.families.pixart import PixArt
+from trainers.families.stable_diffusion import StableDiffusion
+from trainers.latent_diffusion import LatentDiffusion
+
+FAMILIES: dict[str, type[LatentDiffusion]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArt,
+}
+"""Supported pipeline classes, by ``_class_name`` of ``model_index.json``."""
+
+
+def load(model: Path) -> LatentDiffusion:
+    """The model of a pipeline folder, in float32 on the CPU.
+
+    Args:
+        model: a folder that stock diffusers loads, a hub repository (``owner/name``), or a bundled ``zoo:unet``.
+
+    Raises:
+        InputError: nothing there, an unsupported family, a missing, truncated or pickled file.
+    """
+    found = resolve_model(str(model))
+    folder = found if isinstance(found, Path) else _download(found)
+    name = check_trainable(folder)
+    try:
+        pipeline = getattr(diffusers, name).from_pretrained(
+            folder, torch_dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{folder} cannot be loaded: {reason[0]} Download or copy it again.") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return FAMILIES[name](pipeline)
+
+
+def check_trainable(folder: Path) -> str:
+    """Check that a pipeline is complete and of a supported family; returns its class name.
+
+    Raises:
+        InputError: naming the first file that is missing, truncated, or pickled; or the family.
+    """
+    check_pipeline_folder(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    name = index.get("_class_name")
+    if name not in FAMILIES:
+        raise InputError(f"{folder}: a {name} cannot be trained yet; supported are {', '.join(FAMILIES)}")
+    for part, value in index.items():
+        if isinstance(value, list) and value[0] is not None and (folder / part / "config.json").exists():
+            _check_weights(folder / part)
+    for part in ("vae", FAMILIES[name].denoiser_name):
+        if not (folder / part / "config.json").exists():
+            raise InputError(
+                f"{folder / part / 'config.json'} is missing: the checkpoint is incomplete. Download it again."
+            )
+    return str(name)
+
+
+def _check_weights(folder: Path) -> None:
+    try:
+        json.loads((folder / "config.json").read_text())
+        indices = [json.loads(file.read_text()) for file in sorted(folder.glob("*.safetensors.index.json"))]
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder} has a damaged configuration ({error}). Download or copy it again.") from error
+    for shard in sorted({file for index in indices for file in index.get("weight_map", {}).values()}):
+        if not (folder / shard).exists():
+            raise InputError(f"{folder / shard} is missing: the checkpoint is incomplete. Download it again.")
+    if not any(folder.glob("*.safetensors")):
+        pickled = [file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt")]
+        if pickled:
+            raise InputError(f"{folder / pickled[0]} is pickled, which is never loaded. Convert it to safetensors.")
+        raise InputError(f"{folder} has no weights (*.safetensors): the checkpoint is incomplete. Download it again.")
+
+
+def _download(name: str) -> Path:
+    try:
+        return Path(DiffusionPipeline.download(name, use_safetensors=True))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name} is neither a folder nor a model that can be downloaded ({error})") from error

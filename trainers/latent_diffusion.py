@@ -1,0 +1,155 @@
+"""One shape for every U-Net and DiT: what the losses and the loop see of a text-to-image model.
+
+A family (``trainers/families/``) says how its prompts are encoded and its denoiser is called. The arithmetic of
+noise and parametrisations is shared, so that it cannot differ between families.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from trainers.checkpoint import write_directory
+from trainers.schedules import Denoised, schedule_of, to_denoised
+
+Conditioning = dict[str, Tensor]
+"""Everything the denoiser is given about the text; the first axis of each tensor is the sample."""
+
+
+class Posterior(NamedTuple):
+    """A Gaussian over normalised latents, N x C x h x w, float32."""
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """A latent for standard normal ``noise``."""
+        return self.mean + self.std * noise
+
+    def rows(self, index: Tensor) -> "Posterior":
+        """Some of the N."""
+        return Posterior(self.mean[index], self.std[index])
+
+
+class LatentDiffusion(ABC):
+    """A diffusers pipeline as a trainable model. Only the denoiser learns; VAE and text encoders are frozen.
+
+    The frozen VAE passes gradients to its input, but none of its parameters ever requires one: diffusion losses
+    that reach the VAE collapse it (REPA-E, arXiv 2504.10483).
+    """
+
+    backbone: ClassVar[Literal["unet", "dit"]]
+    denoiser_name: ClassVar[str]
+    """The pipeline's attribute and folder of the denoiser."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        self.schedule, self.prediction = schedule_of(pipeline.scheduler)
+        self.vae: nn.Module = pipeline.vae
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False).eval()
+        self.vae.to(memory_format=torch.channels_last)
+        self.denoiser.requires_grad_(True)
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The module that learns."""
+        module: nn.Module = getattr(self.pipeline, self.denoiser_name)
+        return module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width in pixels that the model was made for."""
+        size = self.pipeline.components[self.denoiser_name].config.sample_size
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        return height * self.pipeline.vae_scale_factor, width * self.pipeline.vae_scale_factor
+
+    def to(self, device: torch.device) -> Self:
+        """Move every part to ``device``."""
+        self.pipeline.to(device)
+        return self
+
+    def release_text_encoders(self) -> None:
+        """Move the text encoders to the CPU, once every prompt is encoded."""
+        for name, part in self.pipeline.components.items():
+            if name.startswith("text_encoder") and part is not None:
+                part.to("cpu")
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Posterior:
+        """Images in model range, N x 3 x H x W in [-1, 1] -> latents as the denoiser sees them."""
+        images = images.to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, enabled=False):
+            posterior = self.pipeline.vae.encode(images).latent_dist
+        scale = self.pipeline.vae.config.scaling_factor
+        return Posterior(posterior.mean.float() * scale, posterior.std.float() * scale)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents -> images in model range, about [-1, 1], not clamped; differentiable, always in float32.
+
+        The pixel loss is a difference of two almost equal images, which half precision would round away.
+        """
+        scaled = (latents.float() / self.pipeline.vae.config.scaling_factor).contiguous(
+            memory_format=torch.channels_last
+        )
+        with torch.autocast(self.device.type, enabled=False):
+            images: Tensor = self.pipeline.vae.decode(scaled, return_dict=False)[0]
+        return images
+
+    @abstractmethod
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Prompts -> what the stock pipeline would give its denoiser, without gradients."""
+
+    @abstractmethod
+    def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning, denoiser: nn.Module) -> Tensor:
+        """The raw output of ``denoiser`` (ours, its wrapped form, or a frozen copy) in its own parametrisation."""
+
+    def sample_timesteps(self, n: int, generator: torch.Generator) -> Tensor:
+        """``n`` training times over all noise levels, on the CPU."""
+        return self.schedule.sample(n, generator)
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, s) of ``z_t = a z + s eps``, float32, N x 1 x 1 x 1."""
+        return self.schedule.coefficients(t)
+
+    def add_noise(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """``a z + s eps`` in float32."""
+        a, s = self.coefficients(t)
+        return a * z.float() + s * eps.float()
+
+    def denoise(
+        self, z_t: Tensor, t: Tensor, conditioning: Conditioning, denoiser: nn.Module | None = None
+    ) -> Denoised:
+        """(eps_hat, x0_hat) in float32, whatever the denoiser predicts.
+
+        Args:
+            z_t: noisy latents, N x C x h x w.
+            t: times, (N,).
+            conditioning: of N prompts.
+            denoiser: None for our own.
+        """
+        output = self.predict(z_t, t, conditioning, self.denoiser if denoiser is None else denoiser)
+        return to_denoised(self.prediction, output.float(), z_t.float(), *self.coefficients(t))
+
+    def save_pipeline(self, path: Path, denoiser: nn.Module | None = None) -> None:
+        """Write, atomically, a complete pipeline that stock ``DiffusionPipeline.from_pretrained`` loads.
+
+        Args:
+            path: replaced as a whole.
+            denoiser: saved in the place of our own (an average of weights, for example).
+        """
+        own = self.denoiser
+        self.pipeline.register_modules(**{self.denoiser_name: own if denoiser is None else denoiser})
+        try:
+            write_directory(path, lambda folder: self.pipeline.save_pretrained(folder, safe_serialization=True))
+        finally:
+            self.pipeline.register_modules(**{self.denoiser_name: own})
