@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixeval.errors import InputError
+from pixeval.zoo import CLIP as BUNDLED
 
-BUNDLED_CLIP = Path(__file__).parent / "zoo" / "clip"
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
 PROBE = "The quick brown fox (1,234) jumps over 5 lazy dogs, naïvely."
 """Tokenised into the fingerprint, since the same weights with another tokenizer give other features."""
@@ -44,7 +44,7 @@ class ClipEncoder:
         Raises:
             InputError: there is no such model, or its files are incomplete.
         """
-        path = BUNDLED_CLIP if name == "bundled" else Path(name)
+        path = BUNDLED if name == "bundled" else Path(name)
         if name == "bundled" or path.is_dir():
             _check_folder(path)
             return cls(

@@ -16,6 +16,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,9 @@ class Run:
         if (path / "run.json").exists():
             found = cls.open(path).info
             if found["kind"] != kind or found["config"] != config:
-                changed = sorted(
-                    k for k in {*found["config"], *config} if found["config"].get(k) != config.get(k)
-                ) or ["kind"]
+                changed = sorted(k for k in {*found["config"], *config} if found["config"].get(k) != config.get(k)) or [
+                    "kind"
+                ]
                 raise InputError(
                     f"{path} holds a {found['kind']} run with other settings ({', '.join(changed)}). "
                     "Give another folder, or the same settings to continue it."
@@ -137,7 +138,13 @@ class Run:
 
     def image(self, sample: Sample) -> Path:
         """Where a sample's file is."""
-        return self.path / sample.path
+        return self.image_root / sample.path
+
+    @cached_property
+    def image_root(self) -> Path:
+        """What ``Sample.path`` is relative to: the scored folder for a run of kind ``folder``, else the run itself."""
+        info = self.info if (self.path / "run.json").exists() else {}
+        return Path(info["config"]["folder"]) if info.get("kind") == "folder" else self.path
 
 
 def provenance() -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""Samples to tensors: fixed chunks of a set, each cut into batches of one image size.
+
+The cut depends on nothing but the order of the samples, so that an interrupted command computes every number in the
+same company, and so to the same bit, when it is run again.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pixeval.folder import ImageSet
+from pixeval.images import UnreadableImage, decode_image
+from pixeval.records import Sample
+
+MAX_BATCH_PIXELS = 2**22
+"""Larger batches are cut further; four megapixels of float32 RGB are 50 MB, and filters need several of them."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of equal image size and their images, N x 3 x H x W."""
+
+    samples: tuple[Sample, ...]
+    images: Tensor
+
+    @property
+    def side(self) -> int:
+        """The shorter side in pixels."""
+        return min(self.images.shape[-2:])
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive samples with the contents of their files."""
+
+    samples: tuple[Sample, ...]
+    contents: dict[str, bytes]
+    """By sample id; a sample without contents has a reason."""
+    reasons: dict[str, str]
+    """Why a sample has no image, by sample id."""
+
+
+def chunks(samples: Sequence[Sample], size: int) -> Iterator[tuple[Sample, ...]]:
+    """Consecutive samples, ``size`` at a time."""
+    for start in range(0, len(samples), size):
+        yield tuple(samples[start : start + size])
+
+
+def read_chunk(images: ImageSet, samples: tuple[Sample, ...]) -> Chunk:
+    """Read the files and compare them with the SHA-256 kept in the samples."""
+    contents: dict[str, bytes] = {}
+    reasons: dict[str, str] = {}
+    for sample in samples:
+        try:
+            data = images.file(sample).read_bytes()
+        except OSError as error:
+            reasons[sample.id] = f"cannot read {sample.path}: {error.strerror or error}"
+            continue
+        if hashlib.sha256(data).hexdigest() == sample.sha256:
+            contents[sample.id] = data
+        else:
+            reasons[sample.id] = (
+                f"{sample.path} has changed since it was recorded (SHA-256 differs); restore or remake it"
+            )
+    return Chunk(samples, contents, reasons)
+
+
+def decode_chunk(chunk: Chunk, device: str = "cpu") -> tuple[list[Batch], dict[str, str]]:
+    """Batches of equal size, and the reasons for the samples that are in none."""
+    reasons = dict(chunk.reasons)
+    by_size: dict[tuple[int, ...], list[tuple[Sample, Tensor]]] = {}
+    for sample in chunk.samples:
+        if sample.id not in chunk.contents:
+            continue
+        try:
+            image = decode_image(chunk.contents[sample.id], sample.path)
+        except UnreadableImage as error:
+            reasons[sample.id] = str(error)
+            continue
+        by_size.setdefault(tuple(image.shape), []).append((sample, image))
+    batches = []
+    for shape, members in by_size.items():
+        step = max(1, MAX_BATCH_PIXELS // (shape[1] * shape[2]))
+        for start in range(0, len(members), step):
+            part = members[start : start + step]
+            images = torch.stack([image for _, image in part]).to(device)
+            batches.append(Batch(tuple(sample for sample, _ in part), images))
+    return batches, reasons

@@ -1,0 +1,196 @@
+"""Scoring a run or a folder of images: which metrics can run, the passes over images and sets, and the summary.
+
+Resumable: values that are there under the same fingerprint are not computed again, and an interrupted command ends
+in the same files as an uninterrupted one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from pixeval.catalog import FAMILIES, MetricSpec, load, select
+from pixeval.encoders import ClipEncoder
+from pixeval.errors import InputError
+from pixeval.features import FeatureStore
+from pixeval.folder import ImageSet, folder_run
+from pixeval.records import Score
+from pixeval.runs import Run
+from pixeval.score_cache import ScoreTable, save_set_scores
+from pixeval.score_images import ImagePass, LoadedMetric, References
+from pixeval.score_sets import score_sets
+from pixeval.score_table import summarise
+
+SAVE_EVERY = 64
+"""Images between two saves of the table; at most so much work is lost by a crash."""
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Score the images of a run or of a folder."""
+
+    target: Annotated[Path, tyro.conf.Positional]
+    """A run folder, or a folder of ordinary images (.png, .jpg, .webp, .bmp, .tif)."""
+    metrics: tuple[str, ...] = ()
+    """Names of metrics or families ('pixeval list metrics'); default: all that can run with what is given."""
+    prompts: Path | None = None
+    """For a folder: .csv or .jsonl with file_name and prompt of each image."""
+    reference: Path | None = None
+    """A run or folder to compare with: image by image (reference family) and as a set (distribution family)."""
+    out: Path | None = None
+    """For a folder: where the scores go; default NAME-scores in the current folder."""
+    clip: str = "bundled"
+    """CLIP for the alignment and distribution families: 'bundled', a local open_clip folder, 'hf-hub:owner/model',
+    or an ARCHITECTURE/PRETRAINED pair of open_clip."""
+    batch_size: int = 16
+    """Images in one chunk. Other sizes may change the last digits of a value."""
+    device: str = "cpu"
+    """Where metrics and encoder run: 'cpu', 'cuda', 'cuda:1', 'mps'."""
+
+
+def score(config: ScoreConfig) -> dict[str, Any]:
+    """Carry out ``pixeval score``; returns the summary (see :func:`pixeval.score_table.summarise`).
+
+    Raises:
+        InputError: bad target, metric, prompt file, reference, CLIP or device, or a full disk.
+    """
+    check_device(config.device)
+    if config.batch_size < 1:
+        raise InputError(f"batch size {config.batch_size} is not positive; give 1 or more")
+    is_run = (config.target / "run.json").exists()
+    if not is_run and not config.target.is_dir():
+        raise InputError(f"{config.target} does not exist or is not a folder; give a run or a folder of images")
+    specs, encoder, left_out = choose(config)
+    if is_run:
+        for name, value in (("--prompts", config.prompts), ("--out", config.out)):
+            if value is not None:
+                raise InputError(f"{name} is for folders of images; {config.target} is a run and keeps its own")
+        run = Run.open(config.target)
+    else:
+        run = folder_run(config.target, config.out or Path(f"{config.target.resolve().name}-scores"), config.prompts)
+    names = [spec.name for spec in specs]
+    score_run(
+        run,
+        names,
+        encoder=encoder,
+        reference=config.reference,
+        batch_size=config.batch_size,
+        device=config.device,
+        progress=True,
+    )
+    return summarise(run, names, left_out)
+
+
+def score_run(
+    run: Run,
+    metrics: Sequence[str],
+    *,
+    encoder: ClipEncoder | None = None,
+    reference: Run | Path | None = None,
+    batch_size: int = 16,
+    device: str = "cpu",
+    save_every: int = SAVE_EVERY,
+    progress: bool = False,
+) -> list[Score]:
+    """Score the samples of ``run`` and write ``scores.parquet`` and ``set_scores.parquet``.
+
+    Args:
+        metrics: names of metrics or families of the catalogue.
+        encoder: for metrics that need CLIP; the bundled one by default.
+        reference: for the reference and distribution families.
+        batch_size: images in one chunk; values agree between sizes up to float32 rounding.
+        save_every: images between two saves.
+
+    Returns:
+        All rows of the score table, those of earlier calls included.
+
+    Raises:
+        InputError: an unknown metric, no samples, no reference where one is needed, or a full disk.
+    """
+    specs = select(metrics)
+    images = ImageSet.open(run)
+    against = ImageSet.open(reference) if reference is not None else None
+    need_reference = [spec.name for spec in specs if {"reference_image", "reference_set"} & set(spec.needs)]
+    if need_reference and against is None:
+        raise InputError(f"{need_reference[0]} compares with a reference; give one with --reference RUN_OR_FOLDER")
+    features = None
+    if any("clip" in spec.needs for spec in specs):
+        features = FeatureStore((encoder or ClipEncoder.load()).to(device))
+    captions = sorted({s.prompt for s in images.samples if s.prompt and s.prompt.strip()})
+    loaded, hindered = _load(specs, features, captions)
+    table = ScoreTable(run, images.samples)
+    table.put(Score(s.id, spec.name, None, reason, spec.name) for spec, reason in hindered for s in images.samples)
+    per_image = [metric for metric in loaded if metric.spec.family != "distribution"]
+    references = References.match(images, against) if against is not None else None
+    ImagePass(images, per_image, table, features, references, device).run(batch_size, save_every, progress)
+    per_set = [metric for metric in loaded if metric.spec.family == "distribution"]
+    if per_set and against is not None and features is not None:
+        known = run.set_scores()
+        save_set_scores(run, score_sets(images, against, per_set, features, known, batch_size, device))
+    return table.rows()
+
+
+def score_folder(
+    folder: Path, out: Path, metrics: Sequence[str], *, prompts: Path | None = None, **options: Any
+) -> Run:
+    """Score a folder of images into a run at ``out``; ``options`` are those of :func:`score_run`.
+
+    ``folder`` itself is left as it is.
+
+    Raises:
+        InputError: as :func:`score_run`, and for a bad folder or prompt file.
+    """
+    select(metrics)
+    run = folder_run(folder, out, prompts)
+    score_run(run, metrics, **options)
+    return run
+
+
+def choose(config: ScoreConfig) -> tuple[tuple[MetricSpec, ...], ClipEncoder | None, dict[str, str]]:
+    """The metrics to run, the encoder they need, and why others are left out of the default choice.
+
+    Raises:
+        InputError: a metric was asked for by name and cannot run here.
+    """
+    specs = select(config.metrics or FAMILIES)
+    left_out: dict[str, str] = {}
+    encoder = None
+    if any("clip" in spec.needs for spec in specs):
+        try:
+            encoder = ClipEncoder.load(config.clip, config.device)
+        except InputError as error:
+            if config.metrics or config.clip != "bundled":
+                raise
+            left_out |= {spec.name: str(error) for spec in specs if "clip" in spec.needs}
+    if not config.metrics and config.reference is None:
+        needing = [spec for spec in specs if {"reference_image", "reference_set"} & set(spec.needs)]
+        left_out |= {spec.name: "no reference given (--reference)" for spec in needing}
+    return tuple(spec for spec in specs if spec.name not in left_out), encoder, left_out
+
+
+def check_device(device: str) -> None:
+    """Raise an InputError where ``device`` cannot be used here."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {device!r} cannot be used here ({reason}); try --device cpu") from error
+
+
+def _load(
+    specs: Sequence[MetricSpec], features: FeatureStore | None, captions: Sequence[str]
+) -> tuple[list[LoadedMetric], list[tuple[MetricSpec, str]]]:
+    """The metrics, and those that cannot run on any image of this run with the reason."""
+    encoder = features.encoder if features is not None else None
+    loaded, hindered = [], []
+    for spec in specs:
+        if "captions" in spec.needs and len(captions) < 2:
+            held = "no prompt" if not captions else "only one distinct prompt"
+            hindered.append((spec, f"{held}: {spec.name} tells the prompts of a run apart and needs at least two"))
+        else:
+            loaded.append(LoadedMetric(spec, load(spec, encoder=encoder, captions=captions)))
+    return loaded, hindered
