@@ -1,0 +1,52 @@
+"""Votes to files that pandas, ``datasets`` and the other verbs of pixeval read."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from human_eval_app.store import Store
+from pixeval.errors import InputError
+from pixeval.records import Vote
+from pixeval.tables import write_records
+
+
+def export_votes(store: Store, target: Path) -> list[Path]:
+    """Write every vote, superseded ones included, at any moment of a study.
+
+    Args:
+        store: of the study.
+        target: a run folder (gets ``votes/study-XXXXXXXX.parquet`` and a ``.jsonl`` twin, replacing an earlier
+            export of this study), or a file that ends in ``.parquet`` or ``.jsonl``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: there are no votes, or the target is neither.
+    """
+    votes = store.votes()
+    if not votes:
+        raise InputError("there are no votes to export yet")
+    if (target / "run.json").exists():
+        name = f"study-{store.secret[:8]}"
+        files = [target / "votes" / f"{name}.parquet", target / "votes" / f"{name}.jsonl"]
+    elif target.suffix in (".parquet", ".jsonl"):
+        files = [target]
+    else:
+        raise InputError(f"{target} is neither a run folder nor a file ending in .parquet or .jsonl")
+    for file in files:
+        if file.suffix == ".parquet":
+            write_records(file, votes, Vote)
+        else:
+            _write_jsonl(file, votes)
+    return files
+
+
+def _write_jsonl(path: Path, votes: list[Vote]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for vote in votes:
+            file.write(json.dumps(asdict(vote), ensure_ascii=False) + "\n")
+    os.replace(partial, path)
