@@ -258,6 +258,6 @@ def make_pairs(config: PairsConfig) -> dict[str, Any]:
 
 def _higher_is_better(metric: str) -> bool:
     """The direction of a metric of the catalogue."""
-    from pixeval.catalog import metric_spec
+    from pixeval.catalog import find
 
-    return metric_spec(metric).higher_is_better
+    return find(metric).higher_is_better
