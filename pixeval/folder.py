@@ -52,6 +52,8 @@ def folder_run(folder: Path, out: Path, prompts: Path | None = None) -> Run:
     Raises:
         InputError: no images in ``folder``, a bad prompt file, or ``out`` holds something else.
     """
+    if out.resolve() == folder.resolve():
+        raise InputError(f"{folder} itself cannot be the run; give another folder for the scores (--out)")
     samples = folder_samples(folder, prompts, leave_out=out)
     run = Run.create(out, "folder", {"folder": str(folder.resolve())})
     if run.samples() != samples:
