@@ -7,7 +7,7 @@ import errno
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from typing import Any
 
@@ -128,6 +128,9 @@ def call(name: str, arguments: list[str]) -> int:
 
 def parse(config: Any, arguments: list[str], program: str, summary: str) -> Any:
     """A configuration dataclass from command-line words; positional where the field says so."""
+    defaults = all(f.default is not MISSING or f.default_factory is not MISSING for f in fields(config))
+    if not arguments and defaults:
+        return config()  # nothing to parse: saves the time of importing the parser
     import tyro
 
     return tyro.cli(config, args=arguments, prog=program, description=summary, console_outputs=True)

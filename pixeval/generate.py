@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
+from tyro.conf import Positional
 
 from pixeval.errors import InputError
 from pixeval.images import write_png
@@ -19,9 +20,9 @@ from pixeval.suites import load_prompts
 class GenerateConfig:
     """Images from one model."""
 
-    model: str
+    model: Positional[str]
     """``zoo:unet``, ``zoo:dit``, a local pipeline folder, or a hub name."""
-    prompts: str
+    prompts: Positional[str]
     """A bundled suite's name, or a file of prompts (.txt, .csv, .jsonl, .toml)."""
     out: Path
     """The run folder to write."""

@@ -27,3 +27,16 @@ def load_icons(split: str, path: Path = ICONS) -> Icons:
         raise ValueError(f"{path} has no split {split!r}; use 'train' or 'heldout'")
     images = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in rows]
     return Icons([row["code"] for row in rows], [row["caption"] for row in rows], np.stack(images))
+
+
+def export_icons(folder: Path, split: str = "train", every: int = 4) -> Path:
+    """Write every n-th icon of a split as PNG, as real images to compare generated ones with; returns ``folder``."""
+    icons = load_icons(split)
+    folder.mkdir(parents=True, exist_ok=True)
+    for code, image in list(zip(icons.codes, icons.images, strict=True))[::every]:
+        target = folder / f"{code}.png"
+        if not target.exists():
+            partial = folder / f".{code}.partial"
+            Image.fromarray(image).save(partial, "PNG")
+            partial.replace(target)
+    return folder

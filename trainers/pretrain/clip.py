@@ -1,6 +1,6 @@
 """Train the zoo's CLIP (open_clip, 3.4 M parameters) on icons and their captions.
 
-Symmetric contrastive loss (2103.00020). Images are cropped, blurred, noised and in half of the cases passed
+Symmetric contrastive loss (2103.00020). Images are zoomed, blurred and in half of the cases passed
 through the zoo's VAE, so that the model ranks captions for generated images, not only for clean ones.
 """
 
@@ -39,7 +39,7 @@ def build_clip(vocabulary: int) -> nn.Module:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Zoom and shift on white, blur and noise; images N x 3 x H x W in [-1, 1]."""
+    """Zoom and shift on white, and blur; images N x 3 x H x W in [-1, 1]."""
     n, _, size, _ = images.shape
     zoom = 0.85 + 0.3 * torch.rand(n, generator=generator)
     shift = 0.1 * (torch.rand(n, 2, generator=generator) - 0.5)
@@ -51,8 +51,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     moved = F.grid_sample(images - 1, grid, align_corners=False) + 1
     blurred = F.interpolate(F.interpolate(moved, size=size // 2, mode="area"), size=size, mode="bilinear")
     amount = torch.rand(n, 1, 1, 1, generator=generator)
-    mixed = torch.lerp(moved, blurred, amount)
-    return mixed + 0.1 * torch.rand(n, 1, 1, 1, generator=generator) * torch.randn(mixed.shape, generator=generator)
+    return torch.lerp(moved, blurred, amount)
 
 
 def train_clip(settings: Fit, vae: AutoencoderKL, batch: int = 256, device: str = "cpu") -> tuple[nn.Module, CLIPTokenizer]:

@@ -1,0 +1,55 @@
+"""``pixeval train``: training whose every checkpoint is generated from and scored."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from pixeval.catalog import select
+from pixeval.pipelines import resolve_model
+from pixeval.rescore import rescore
+from pixeval.runs import Run
+from pixeval.suites import load_prompts
+from trainers.loop import OnCheckpoint, TrainConfig
+from trainers.preference import PreferenceConfig, train_preference
+from trainers.sft import SftConfig, train_sft
+
+Config = TypeVar("Config", bound=TrainConfig)
+
+
+def sft(config: SftConfig) -> Run:
+    """Fine-tune and, with ``evaluate``, score the starting model and every checkpoint."""
+    return close_loop(config, train_sft)
+
+
+def preference(config: PreferenceConfig) -> Run:
+    """Tune on preferences and, with ``evaluate``, score the starting model and every checkpoint."""
+    return close_loop(config, train_preference)
+
+
+def close_loop(config: Config, train: Callable[[Config, OnCheckpoint | None], Run]) -> Run:
+    """Train; after each checkpoint generate from it and score, before training goes on.
+
+    Raises:
+        InputError: as the training itself, and for an unknown suite or metric (before anything is trained).
+    """
+    config = replace(config, model=Path(resolve_model(str(config.model))))
+    suite = config.evaluate
+    if suite is None:
+        return train(config, None)
+    load_prompts(suite)
+    select(config.evaluation.metrics)
+    device = "cuda" if _cuda(config.device) else "cpu"
+
+    def evaluate(step: int, checkpoint: Path) -> None:
+        run = Run.open(config.out)
+        rescore(run, str(config.model), "base", suite, config.evaluation, device)
+        rescore(run, str(checkpoint), checkpoint.name, suite, config.evaluation, device)
+
+    return train(config, evaluate)
+
+
+def _cuda(device: str) -> bool:
+    import torch
+
+    return device == "cuda" or (device == "auto" and torch.cuda.is_available())

@@ -1,0 +1,46 @@
+"""Close the loop for one checkpoint: generate on fixed prompts and seeds, score, append to the run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pixeval.catalog import FAMILIES, select
+from pixeval.evaluate import score_run
+from pixeval.generate import generate_into
+from pixeval.pipelines import Sampler, load_generator
+from pixeval.runs import Run
+from pixeval.suites import load_prompts
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How checkpoints are generated from and scored; the same for all of them, so that they can be compared."""
+
+    seeds: tuple[int, ...] = (0,)
+    """One image per prompt and seed."""
+    sampler: Sampler = field(default_factory=Sampler)
+    batch_size: int = 8
+    metrics: tuple[str, ...] = ()
+    """Metrics or families; default: all that need no reference, and the distribution family when there is one."""
+    reference: Path | None = None
+    """Folder or run of real images, for the distribution family."""
+
+
+def rescore(run: Run, model: str, label: str, suite: str, evaluation: Evaluation, device: str = "cpu") -> None:
+    """Generate from ``model`` under ``label`` and score what is new in ``run``; does nothing twice.
+
+    Raises:
+        InputError: an unusable model, suite, metric or reference.
+    """
+    prompts = load_prompts(suite)
+    generator = load_generator(model, evaluation.sampler, device)
+    generate_into(run, generator, prompts, evaluation.seeds, label, evaluation.batch_size)
+    score_run(run, evaluation_metrics(evaluation), reference=evaluation.reference, device=device)
+
+
+def evaluation_metrics(evaluation: Evaluation) -> list[str]:
+    """The names of the metrics that checkpoints are scored with."""
+    if evaluation.metrics:
+        return list(evaluation.metrics)
+    specs = select(FAMILIES)
+    left_out = {"reference_image"} if evaluation.reference is not None else {"reference_image", "reference_set"}
+    return [spec.name for spec in specs if not left_out & set(spec.needs)]
