@@ -133,7 +133,8 @@ def parse(config: Any, arguments: list[str], program: str, summary: str) -> Any:
         return config()  # nothing to parse: saves the time of importing the parser
     import tyro
 
-    return tyro.cli(config, args=arguments, prog=program, description=summary, console_outputs=True)
+    style = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagConversionOff)
+    return tyro.cli(config, args=arguments, prog=program, description=summary, config=style)
 
 
 def attribute(path: str) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ The U-Net predicts noise on the SD schedule (2112.10752), weighted by min-SNR 5 
 cached; captions are dropped in 10 % of the cases for classifier-free guidance.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -175,6 +175,8 @@ def train_dit(settings: Fit, zoo: Path, batch: int, device: str) -> None:
     torch.manual_seed(settings.seed)
     vae, tokenizer = _frozen(zoo, device)
     cache = build_cache(vae, tokenizer)
+    longest = int(cache.mask.sum(1).max())  # padding is masked out, so it need not be computed
+    cache = replace(cache, ids=cache.ids[:, :longest], mask=cache.mask[:, :longest])
     dit = build_dit(vae.config.latent_channels).to(device)
     both = nn.ModuleDict({"denoiser": dit, "text": build_t5_text(tokenizer).to(device)})
 
