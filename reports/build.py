@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from tyro.conf import Positional
@@ -59,10 +61,12 @@ def build_report(config: ReportConfig) -> Path:
     report = assemble(
         sources,
         [run.info for run in runs],
+        [training_pairs(run) for run in runs],
         [log for run, source in zip(runs, sources, strict=True) if (log := read_log(run, source.name)) is not None],
         specs := catalogue(),
         _tags(runs, sources),
         _flaw_metrics(config.heatmap, specs),
+        _command(config, sources),
         config.baseline,
         config.candidate,
     )
@@ -103,6 +107,28 @@ def read_log(run: Run, name: str) -> TrainingLog | None:
     if not file.exists():
         return None
     return training_log(file.read_text(encoding="utf-8", errors="replace").splitlines(), name)
+
+
+def training_pairs(run: Run) -> tuple[int, int] | None:
+    """How many pairs a preference run was trained on and how many of them come from simulated annotators."""
+    data = run.info.get("config", {}).get("data")
+    file = Path(data) / "preference" / "train.parquet" if isinstance(data, str) else None
+    if file is None or not file.is_file():
+        return None
+    try:
+        simulated = pq.read_table(file, columns=["simulated"])["simulated"].to_pylist()
+    except (pa.ArrowInvalid, KeyError, OSError):
+        return None
+    return len(simulated), sum(bool(value) for value in simulated)
+
+
+def _command(config: ReportConfig, sources: Sequence[Source]) -> list[str]:
+    words = ["pixeval", "report", sources[0].name]
+    if len(sources) > 1:
+        words += ["--others", *(source.name for source in sources[1:])]
+    for option, value in (("--candidate", config.candidate), ("--heatmap", config.heatmap)):
+        words += [option, value] if value is not None else []
+    return words + (["--baseline", config.baseline] if config.baseline != "base" else [])
 
 
 def _tags(runs: Sequence[Run], sources: Sequence[Source]) -> dict[str, tuple[str, ...]]:

@@ -157,13 +157,14 @@ def line_chart(
 
 def _grid(x_low: float, x_high: float, y_low: float, y_high: float, at: Place, x_name: str) -> Markup:
     parts: list[Markup] = []
-    for tick in ticks(y_low, y_high, 4):
+    marks = ticks(y_low, y_high, 4)
+    for tick in marks:
         _, down = at(x_low, tick)
         parts.append(
             Markup(
                 '<line class="grid" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>'
                 '<text class="tick y" x="{3}" y="{2}">{4}</text>'
-            ).format(LEFT, WIDTH - RIGHT, _num(down), LEFT - 6, number(tick))
+            ).format(LEFT, WIDTH - RIGHT, _num(down), LEFT - 6, tick_text(tick, marks))
         )
     for tick in ticks(x_low, x_high, 4):
         across, _ = at(tick, y_low)
@@ -221,10 +222,19 @@ def ticks(low: float, high: float, wanted: int) -> list[float]:
         return [low]
     rough = (high - low) / wanted
     unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * m for m in (1, 2, 2.5, 5, 10) if unit * m >= rough * 0.999)
+    step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def tick_text(tick: float, marks: Sequence[float]) -> str:
+    """A tick with as many digits as tell it from its neighbours."""
+    step = abs(marks[1] - marks[0]) if len(marks) > 1 else abs(tick) or 1.0
+    places = max(0, -math.floor(math.log10(step) + 1e-9))
+    if places > 5 or abs(tick) >= 1e7:
+        return number(tick)
+    return f"{tick:,.{places}f}".replace("-", "−")
 
 
 def _widen(low: float, high: float, share: float) -> tuple[float, float]:

@@ -103,6 +103,9 @@ class RunFacts:
     info: Mapping[str, Any]
     metrics: tuple[tuple[str, str], ...]
     """Names and fingerprints of the metrics that scored it."""
+    pairs: int | None
+    """Preference pairs it was trained on; None where there are none or their folder is gone."""
+    simulated_pairs: int | None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ class Report:
 
     format: int
     title: str
+    command: tuple[str, ...]
+    """Builds this report again; runs stand by name, not by path."""
     baseline: str | None
     candidate: str | None
     simulated_votes: int
@@ -138,10 +143,12 @@ class Report:
 def assemble(
     sources: Sequence[Source],
     infos: Sequence[Mapping[str, Any]],
+    pairs: Sequence[tuple[int, int] | None],
     logs: Sequence[TrainingLog],
     specs: Mapping[str, MetricSpec],
     tags: Mapping[str, Sequence[str]],
     flaw_metrics: Sequence[str],
+    command: Sequence[str],
     baseline_label: str = "base",
     candidate_label: str | None = None,
 ) -> Report:
@@ -150,10 +157,12 @@ def assemble(
     Args:
         sources: records of the run, then of the others.
         infos: ``run.json`` of each.
+        pairs: number of pairs each was trained on and how many of them are simulated, where known.
         logs: training logs of those that have one.
         specs: what the catalogue knows, by metric name.
         tags: of each prompt, by its id.
         flaw_metrics: metrics with heat maps to choose from; the one that changed most is shown.
+        command: what builds this report again.
         baseline_label: what to compare with.
         candidate_label: what to judge; the last checkpoint by default.
     """
@@ -168,7 +177,11 @@ def assemble(
     missing = unscored(arms, scored)
     facts = protocol(votes, [arm.name for arm in arms])
     summary = None
-    summaries = [summarise(c.baseline, c.candidate, c.votes, c.changes, sets) for c in comparisons]
+    summaries = [
+        # Verdicts on sets are against the report's baseline alone.
+        summarise(c.baseline, c.candidate, c.votes, c.changes, sets if base and c.baseline == base.name else ())
+        for c in comparisons
+    ]
     if comparisons:
         head, summary = comparisons[0], summaries[0]
         told = caveats(head.votes, head.changes, facts, missing, logs, marked)
@@ -176,6 +189,7 @@ def assemble(
     return Report(
         format=1,
         title=sources[0].name,
+        command=tuple(command),
         baseline=base.name if base else None,
         candidate=candidate.name if candidate else None,
         simulated_votes=facts.simulated if facts else 0,
@@ -191,7 +205,7 @@ def assemble(
         flaws=_flaws(base, candidate, scored, specs, _by_effect(flaw_metrics, comparisons)),
         grid=_grid(base, candidate, tags),
         strip=_strip(arms, base, tags),
-        runs=tuple(_run_facts(s, i) for s, i in zip(sources, infos, strict=True)),
+        runs=tuple(_run_facts(s, i, p) for s, i, p in zip(sources, infos, pairs, strict=True)),
         held_out_marked=marked,
     )
 
@@ -338,7 +352,8 @@ def _arm_facts(arm: Arm, sources: Sequence[Source]) -> ArmFacts:
     )
 
 
-def _run_facts(source: Source, info: Mapping[str, Any]) -> RunFacts:
+def _run_facts(source: Source, info: Mapping[str, Any], pairs: tuple[int, int] | None) -> RunFacts:
     prints = {(s.metric, s.fingerprint) for s in source.scores}
     prints |= {(s.metric, s.fingerprint) for s in source.set_scores}
-    return RunFacts(source.name, info, tuple(sorted(prints)))
+    total, simulated = pairs if pairs else (None, None)
+    return RunFacts(source.name, info, tuple(sorted(prints)), total, simulated)
