@@ -73,7 +73,7 @@ def folder_samples(folder: Path, prompts: Path | None = None, leave_out: Path | 
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a run folder or a folder of images")
     files = list_images(folder)
-    if leave_out is not None:
+    if leave_out is not None and leave_out.resolve().is_relative_to(folder.resolve()):
         files = [file for file in files if not file.resolve().is_relative_to(leave_out.resolve())]
     if not files:
         raise InputError(f"{folder} holds no images (.png, .jpg, .webp, .bmp, .tif); give a folder that does")

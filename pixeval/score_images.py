@@ -70,7 +70,11 @@ class ImagePass:
         """Score what is missing, in fixed chunks; the table is saved every ``save_every`` images and at the end."""
         unsaved = 0
         with tqdm(
-            total=len(self.images.samples), desc="score", unit="image", file=sys.stderr, disable=not progress
+            total=len(self.images.samples),
+            desc="score",
+            unit="image",
+            file=sys.stderr,
+            disable=None if progress else True,
         ) as bar:
             for samples in chunks(self.images.samples, batch_size):
                 unsaved += self._score_chunk(samples)

@@ -92,12 +92,13 @@ def _better(spec: MetricSpec | None) -> str | None:
 
 
 def _unscored_images(scores: Sequence[Score]) -> dict[str, str]:
-    """Samples for which no metric has a value and all give the same reason: the image itself is the trouble."""
+    """Samples on which every metric that works elsewhere fails for one and the same reason: the image is to blame."""
+    working = {score.metric for score in scores if score.value is not None} or {score.metric for score in scores}
     found: dict[str, set[str | None]] = {}
     for score in scores:
-        found.setdefault(score.sample_id, set()).add(score.reason)
-    metrics = len({score.metric for score in scores})
-    return {i: r for i, (r, *more) in found.items() if metrics > 1 and r is not None and not more}
+        if score.metric in working:
+            found.setdefault(score.sample_id, set()).add(score.reason)
+    return {i: r for i, (r, *others) in found.items() if r is not None and not others and len(working) > 1}
 
 
 def render(summary: dict[str, Any]) -> str:

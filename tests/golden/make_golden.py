@@ -1,0 +1,211 @@
+"""Make ``metrics.json``: for every metric of the catalogue, values on fixed inputs from an independent reference.
+
+``python tests/golden/make_golden.py`` overwrites the file. Each entry records which implementation gave its numbers,
+and its version: a named package where there is one, else the formula written again here in NumPy.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage, signal
+from skimage import filters, measure
+from skimage import metrics as skimage_metrics
+from skimage.color import rgb2gray
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torchmetrics.image.kid import poly_mmd
+
+from pixeval.catalog import CATALOG, MetricSpec, find, load
+from pixeval.zoo.icons import load_icons
+
+FILE = Path(__file__).with_name("metrics.json")
+Array = np.ndarray
+
+
+def images() -> Array:
+    """N x H x W x 3 float64 in [0, 1]: four icons, a noisy one, a two-colour ramp, a checkerboard with soft edges."""
+    icons = load_icons("heldout").images[[0, 7, 21, 33]].astype(np.float64) / 255
+    noise = np.random.default_rng(0).normal(0, 12 / 255, icons[1].shape)
+    noisy = np.round(np.clip(icons[1] + noise, 0, 1) * 255) / 255
+    rows, columns = np.meshgrid(np.linspace(0, 1, 128), np.linspace(0, 1, 128), indexing="ij")
+    ramp = np.round(np.stack((rows, columns, 1 - rows * columns), -1) * 40) / 40
+    checker = ndimage.gaussian_filter(((np.arange(128)[:, None] // 8 + np.arange(128) // 8) % 2).astype(float), 1.0)
+    vivid = np.stack((checker, 0.1 * checker, 1 - checker), -1)
+    return np.concatenate([icons, noisy[None], ramp[None], vivid[None]])
+
+
+def references() -> Array:
+    """What :func:`images` are compared with: themselves, softened and dimmed."""
+    return 0.95 * ndimage.gaussian_filter(images(), (0, 1.0, 1.0, 0))
+
+
+def features() -> tuple[Array, Array]:
+    """Unit features of two overlapping sets, 90 x 24 and 70 x 24."""
+    rng = np.random.default_rng(1)
+    sets = [rng.normal(shift, 1.0, (n, 24)) for n, shift in ((90, 0.3), (70, 0.5))]
+    return (
+        sets[0] / np.linalg.norm(sets[0], axis=1, keepdims=True),
+        sets[1] / np.linalg.norm(sets[1], axis=1, keepdims=True),
+    )
+
+
+def luma(image: Array) -> Array:
+    return np.asarray(rgb2gray(image))
+
+
+def immerkaer(image: Array) -> float:
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
+    response = np.abs(signal.convolve2d(luma(image), kernel, mode="valid"))
+    return float(np.sqrt(np.pi / 2) / (6 * response.size) * response.sum())
+
+
+def hasler(image: Array) -> float:
+    red, green, blue = np.moveaxis(image * 255, -1, 0)
+    first, second = red - green, (red + green) / 2 - blue
+    return float(np.hypot(first.std(), second.std()) + 0.3 * np.hypot(first.mean(), second.mean()))
+
+
+def spectrum(channels: Array) -> tuple[Array, Array]:
+    """Windowed power spectrum of H x W x C and the radial frequencies."""
+    height, width = channels.shape[:2]
+    window = np.outer(np.hanning(height), np.hanning(width))[..., None]
+    power = np.abs(np.fft.fft2((channels - channels.mean((0, 1))) * window, axes=(0, 1))) ** 2
+    return power.sum(-1), np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
+
+
+def high_share(image: Array) -> float:
+    power, radius = spectrum(luma(image)[..., None])
+    return float(power[radius >= 0.25].sum() / power[radius > 0].sum())
+
+
+def band_error(image: Array, reference: Array, high: bool) -> float:
+    error, radius = spectrum(image - reference)
+    present, _ = spectrum(reference)
+    band = (radius >= 0.25) if high else (radius < 0.25) & (radius > 0)
+    return float(error[band].sum() / present[band].sum())
+
+
+def ssim(image: Array, reference: Array) -> float:
+    # the border that the window overhangs is left out, as scikit-image does
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    return float(skimage_metrics.structural_similarity(image, reference, channel_axis=-1, **options))
+
+
+def oversaturation(image: Array) -> float:
+    return float(np.clip((image.max(-1) - image.min(-1) - 0.75) / 0.25, 0, 1).mean())
+
+
+def softmax_own(scale: float = 20.0) -> list[float]:
+    first, second = features()
+    logits = scale * first[:20] @ second[:20].T
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return [float(v) for v in np.diagonal(chances)]
+
+
+def fid() -> list[float]:
+    statistics = [fid_features_to_statistics(torch.from_numpy(f)) for f in features()]
+    return [float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])]
+
+
+def kid() -> list[float]:
+    first, second = (torch.from_numpy(f[:70]) for f in features())
+    return [float(poly_mmd(first, second))]
+
+
+def gaussian_mmd() -> list[float]:
+    first, second = features()
+
+    def kernel(x: Array, y: Array) -> float:
+        return float(np.exp(-((x[:, None] - y[None]) ** 2).sum(-1) / 200).mean())
+
+    return [1000 * (kernel(first, first) + kernel(second, second) - 2 * kernel(first, second))]
+
+
+def each(function: Callable[[Array], float]) -> Callable[[], list[float]]:
+    return lambda: [float(function(image)) for image in images()]
+
+
+def pairs(function: Callable[[Array, Array], float]) -> Callable[[], list[float]]:
+    return lambda: [float(function(a, b)) for a, b in zip(images(), references(), strict=True)]
+
+
+def cosines() -> list[float]:
+    first, second = features()
+    return [float(v) for v in 100 * np.clip((first[:20] * second[:20]).sum(1), 0, None)]
+
+
+def ranks() -> list[float]:
+    first, second = features()
+    similarities = first[:20] @ second[:20].T
+    return [float(v) for v in 1 + (similarities > np.diagonal(similarities)[:, None]).sum(1)]
+
+
+REFERENCES: dict[str, tuple[str, Callable[[], list[float]]]] = {
+    "sharpness": ("scikit-image", each(lambda image: filters.laplace(luma(image), ksize=3).var())),
+    "blur_effect": ("scikit-image", each(lambda image: measure.blur_effect(luma(image), h_size=11))),
+    "noise": ("scipy", each(immerkaer)),
+    "colourfulness": ("numpy", each(hasler)),
+    "contrast": ("numpy", each(lambda image: luma(image).std())),
+    "high_frequency": ("numpy", each(high_share)),
+    "oversaturation_flaw": ("numpy", each(oversaturation)),
+    "clip_score": ("numpy", cosines),
+    "caption_rank": ("numpy", ranks),
+    "caption_probability": ("numpy", softmax_own),
+    "frechet_distance": ("torch-fidelity", fid),
+    "kernel_distance": ("torchmetrics", kid),
+    "cmmd": ("numpy", gaussian_mmd),
+    "psnr": (
+        "scikit-image",
+        pairs(lambda a, b: skimage_metrics.peak_signal_noise_ratio(b, a, data_range=1.0)),
+    ),
+    "ssim": ("scikit-image", pairs(ssim)),
+    "low_band_error": ("numpy", pairs(lambda a, b: band_error(a, b, high=False))),
+    "high_band_error": ("numpy", pairs(lambda a, b: band_error(a, b, high=True))),
+}
+
+
+def ours(spec: MetricSpec, dtype: torch.dtype = torch.float64) -> list[float]:
+    """Our values on the same inputs."""
+    from pixeval.metrics.alignment import caption_probability, caption_rank, clip_score
+
+    first, second = (torch.from_numpy(f).to(dtype) for f in features())
+    if spec.family == "distribution":
+        least = 70 if spec.name == "kernel_distance" else len(first)
+        return [float(load(spec)(first[:least], second))]
+    if spec.family == "alignment":
+        first, second = first[:20], second[:20]
+        similarities, own = first @ second.T, torch.arange(20)
+        values = {
+            "clip_score": lambda: clip_score(first, second),
+            "caption_rank": lambda: caption_rank(similarities, own),
+            "caption_probability": lambda: caption_probability(similarities, own, 20.0),
+        }
+        return [float(v) for v in values[spec.name]()]
+    tensors = [torch.from_numpy(array).permute(0, 3, 1, 2).to(dtype) for array in (images(), references())]
+    values_of = load(spec)(*tensors) if spec.family == "reference" else load(spec)(tensors[0])
+    return [float(v) for v in values_of]
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    golden = {}
+    for spec in CATALOG:
+        if spec.name in REFERENCES:
+            package, function = REFERENCES[spec.name]
+            values = function()
+            source = f"{package} {metadata.version(package)}"
+        else:
+            # no other implementation exists: the values freeze ours, and planted flaws are its validation
+            values, source = ours(find(spec.name)), f"pixeval, {load(spec).fingerprint}"
+        golden[spec.name] = {"source": source, "values": values}
+    text = json.dumps(golden, indent=1) + "\n"
+    if "--check" in arguments:
+        sys.exit(0 if text == FILE.read_text() else f"{FILE} is not what this script makes")
+    FILE.write_text(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
