@@ -40,7 +40,8 @@ def save_state(
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
         for key, value in _trainable_state(module).items():
-            tensors[f"module/{name}/{key}"] = value.detach().cpu().contiguous()
+            # A copy, because safetensors refuses tied weights (as those of T5) that share their memory.
+            tensors[f"module/{name}/{key}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     state = optimizer.state_dict()
     for index, moments in state["state"].items():
         for key, value in moments.items():

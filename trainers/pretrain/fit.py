@@ -35,7 +35,7 @@ class Fit:
     ema: float = 0.999
     bf16: bool = True
     """Autocast to bfloat16 (about 1.6 times faster on CPUs with AVX512-BF16)."""
-    save_every: int = 250
+    save_every: int = 100
     seed: int = 0
 
 
