@@ -14,11 +14,14 @@ function comparator(root) {
     alignment: { title: "Which image fits the text better?", hint: "Count what is asked for and shown; beauty aside." },
   };
   const CHOICES = [
-    { choice: "left", text: "Left", key: "←", keys: ["ArrowLeft", "1"] },
+    { choice: "left", text: "Left", narrow: "Upper", key: "←", keys: ["ArrowLeft", "1"] },
     { choice: "tie", text: "Tie", key: "↓", keys: ["ArrowDown", "2", "t"] },
-    { choice: "right", text: "Right", key: "→", keys: ["ArrowRight", "3"] },
+    { choice: "right", text: "Right", narrow: "Lower", key: "→", keys: ["ArrowRight", "3"] },
     { choice: "both_bad", text: "Both bad", key: "B", keys: ["b"] },
-    { choice: "reject", text: "Photo vs drawing", key: "R", keys: ["r"], only: "appeal" },
+    {
+      choice: "reject", text: "Mixed styles", narrow: "Mixed", key: "R", keys: ["r"], only: "appeal",
+      why: "One is a photo, the other a drawing: they cannot be compared",
+    },
     { choice: "skip", text: "Skip", key: "S", keys: ["s"] },
   ];
   const ZOOM = 3;
@@ -120,6 +123,7 @@ function comparator(root) {
   const pair = make("div", "pe-pair");
   const sides = ["left", "right"].map((side) => {
     const frame = make("figure", "pe-frame");
+    frame.title = "Click, or press Z, to look closer at the same place of both images";
     const image = make("img");
     image.alt = side === "left" ? "Left image" : "Right image";
     image.draggable = false;
@@ -134,7 +138,10 @@ function comparator(root) {
     const button = make("button", "pe-choice" + (choice.keys.length > 1 ? " pe-main" : ""));
     button.type = "button";
     button.dataset.choice = choice.choice;
-    button.append(make("span", "", choice.text), make("kbd", "", choice.key));
+    if (choice.why) button.title = choice.why;
+    // On an upright phone the images stand one above the other, and the words follow.
+    button.append(make("span", "pe-wide", choice.text), make("span", "pe-narrow", choice.narrow || choice.text));
+    button.append(make("kbd", "", choice.key));
     button.addEventListener("click", () => answer(choice.choice));
     return { ...choice, button };
   });

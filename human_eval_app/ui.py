@@ -19,7 +19,7 @@ def create_app(study: Study, export_token: str) -> FastAPI:
     script = (_HERE / "comparator.js").read_text(encoding="utf-8") + "\ncomparator(element);\n"
     style = (_HERE / "comparator.css").read_text(encoding="utf-8")
     with gr.Blocks(title="Compare images", analytics_enabled=False) as page:
-        gr.HTML("", html_template='<div class="pe-page"></div>', js_on_load=script, apply_default_css=False)
+        gr.HTML("", html_template="<div></div>", js_on_load=script, apply_default_css=False)
     fonts = ("system-ui", "sans-serif")
     app: FastAPI = gr.mount_gradio_app(
         create_api(study, export_token),
