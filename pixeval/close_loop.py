@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from pixeval.catalog import select
+from pixeval.folder import ImageSet
 from pixeval.pipelines import resolve_model
-from pixeval.rescore import rescore
+from pixeval.rescore import evaluation_metrics, rescore
 from pixeval.runs import Run
 from pixeval.suites import load_prompts
 from trainers.loop import OnCheckpoint, TrainConfig
@@ -38,7 +39,9 @@ def close_loop(config: Config, train: Callable[[Config, OnCheckpoint | None], Ru
     if suite is None:
         return train(config, None)
     load_prompts(suite)
-    select(config.evaluation.metrics)
+    select(evaluation_metrics(config.evaluation))
+    if config.evaluation.reference is not None:
+        ImageSet.open(config.evaluation.reference)
     device = "cuda" if _cuda(config.device) else "cpu"
 
     def evaluate(step: int, checkpoint: Path) -> None:
