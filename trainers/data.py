@@ -253,7 +253,7 @@ def _read_or_reason(path: Path) -> Tensor | str:
 
 
 def _from_uint8(image: "np.ndarray[Any, Any]") -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def _encode(model: LatentDiffusion, images: Iterator[Tensor]) -> Posterior | None:

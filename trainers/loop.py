@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pixeval.errors import InputError
+from pixeval.rescore import Evaluation
 from pixeval.runs import Run
 from trainers.checkpoint import load_state, recover_directory, save_state
 from trainers.data import seeded
@@ -73,6 +74,8 @@ class TrainConfig:
     """Arithmetic of the denoiser; weights, schedules and the VAE stay in float32."""
     evaluate: str | None = None
     """Suite to generate and score at every checkpoint; none for no evaluation."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    """How they are generated and scored."""
     self_test: bool = True
     """Refuse a model whose prediction fits better with its sign flipped; switch off for untrained models."""
 
@@ -179,7 +182,8 @@ def _optimizer_step(
         with nullcontext() if last else accelerator.no_sync(denoiser), accelerator.autocast():
             terms = loss(denoiser, batch, seeded(config.seed, "batch", batch))
             if not bool(torch.isfinite(terms["loss"])):
-                raise FloatingPointError(f"the loss is {float(terms['loss'])} at step {step + 1}; lower learning_rate")
+                value = float(terms["loss"].detach())
+                raise FloatingPointError(f"the loss is {value} at step {step + 1}; lower learning_rate")
             accelerator.backward(terms["loss"] / config.accumulate)
         collected.append({name: value.detach().float() for name, value in terms.items()})
     norm = accelerator.clip_grad_norm_(denoiser.parameters(), config.max_gradient_norm)
@@ -202,8 +206,8 @@ def update_average(average: nn.Module, module: nn.Module, decay: float, step: in
     decay = min(decay, (1 + step) / (10 + step))
     for mean, value in zip(average.parameters(), module.parameters(), strict=True):
         mean.lerp_(value.detach(), 1 - decay)
-    for copied, value in zip(average.buffers(), module.buffers(), strict=True):
-        copied.copy_(value)
+    for copied, buffer in zip(average.buffers(), module.buffers(), strict=True):
+        copied.copy_(buffer)
 
 
 def checkpoint_path(run: Run, step: int) -> Path:
