@@ -1,5 +1,6 @@
 """Votes to files that pandas, ``datasets`` and the other verbs of pixeval read."""
 
+import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -17,7 +18,8 @@ def export_votes(store: Store, target: Path) -> list[Path]:
     Args:
         store: of the study.
         target: a run folder (gets ``votes/study-XXXXXXXX.parquet`` and a ``.jsonl`` twin, replacing an earlier
-            export of this study), or a file that ends in ``.parquet`` or ``.jsonl``.
+            export of this study; ``simulated-`` when no vote is a person's), or
+            a file that ends in ``.parquet`` or ``.jsonl``.
 
     Returns:
         The files written.
@@ -29,7 +31,8 @@ def export_votes(store: Store, target: Path) -> list[Path]:
     if not votes:
         raise InputError("there are no votes to export yet")
     if (target / "run.json").exists():
-        name = f"study-{store.secret[:8]}"
+        kind = "simulated" if all(vote.simulated for vote in votes) else "study"
+        name = f"{kind}-{hashlib.sha256(store.secret.encode()).hexdigest()[:8]}"
         files = [target / "votes" / f"{name}.parquet", target / "votes" / f"{name}.jsonl"]
     elif target.suffix in (".parquet", ".jsonl"):
         files = [target]
