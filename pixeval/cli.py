@@ -40,7 +40,10 @@ VERBS: dict[str, Verb] = {
     "label": Verb("the labelling app", "human_eval_app.serve:LabelConfig", "human_eval_app.serve:label"),
     "pairs": Verb("votes or scores to preference pairs", "pixeval.pairs:PairsConfig", "pixeval.pairs:make_pairs"),
     "train sft": Verb(
-        "supervised fine-tuning, latent and pixel space", "trainers.sft:SftConfig", "pixeval.close_loop:sft", "pixeval.show:run"
+        "supervised fine-tuning, latent and pixel space",
+        "trainers.sft:SftConfig",
+        "pixeval.close_loop:sft",
+        "pixeval.show:run",
     ),
     "train preference": Verb(
         "DPO or SimPO on pairs, latent and pixel space",
@@ -55,9 +58,17 @@ VERBS: dict[str, Verb] = {
         "reports.compare:render",
     ),
     "report": Verb("one self-contained HTML page", "reports.build:ReportConfig", "reports.build:build_report"),
-    "list": Verb("metrics, models and prompt suites", "pixeval.listing:ListConfig", "pixeval.listing:listing", "pixeval.listing:render"),
+    "list": Verb(
+        "metrics, models and prompt suites",
+        "pixeval.listing:ListConfig",
+        "pixeval.listing:listing",
+        "pixeval.listing:render",
+    ),
     "doctor": Verb(
-        "what is installed and what is wrong", "pixeval.doctor:DoctorConfig", "pixeval.doctor:doctor", "pixeval.doctor:render"
+        "what is installed and what is wrong",
+        "pixeval.doctor:DoctorConfig",
+        "pixeval.doctor:doctor",
+        "pixeval.doctor:render",
     ),
 }
 

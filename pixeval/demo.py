@@ -61,7 +61,9 @@ def demo(config: DemoConfig) -> str:
     say(f"collect votes of {config.annotators} simulated annotators")
     vote([str(run.path) for run in runs], runs, config, config.out / "votes-for-pairs.sqlite", runs[0])
     say("make preference pairs")
-    pairs = make_pairs(PairsConfig(tuple(run.path for run in runs), config.out / "pairs", questions=("flaws", "appeal", "alignment")))
+    pairs = make_pairs(
+        PairsConfig(tuple(run.path for run in runs), config.out / "pairs", questions=("flaws", "appeal", "alignment"))
+    )
     print(f"{pairs['pairs']} pairs", file=sys.stderr)
     say("tune in pixel space; generate from every checkpoint and score it")
     reference = export_icons(config.out / "icons")

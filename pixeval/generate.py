@@ -74,4 +74,3 @@ def generate_into(
         run.write_samples(others + done + [sample for sample in known.values() if sample.id not in written])
     run.write_samples(others + done)
     return done
-

@@ -40,7 +40,7 @@ def decode_image(data: bytes, name: str) -> Tensor:
     try:
         with Image.open(io.BytesIO(data)) as opened:
             if opened.width * opened.height > MAX_PIXELS:
-                raise UnreadableImage(f"{name} has {opened.width}x{opened.height} pixels, over the limit of 100 million")
+                raise UnreadableImage(f"{name} has {opened.width}x{opened.height} pixels; the limit is 100 million")
             opened.load()
             return _to_tensor(ImageOps.exif_transpose(opened))
     except UnreadableImage:

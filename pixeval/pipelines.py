@@ -14,6 +14,7 @@ from torch import Tensor
 from pixeval.errors import InputError, unknown_name
 from pixeval.zoo import BUNDLED
 
+
 @dataclass(frozen=True)
 class Sampler:
     """Settings of sampling. They are part of the fingerprint: other settings, other images."""
@@ -91,7 +92,7 @@ def load_generator(model: str, sampler: Sampler, device: str = "cpu") -> Pipelin
     except (OSError, ValueError, RuntimeError, AttributeError, ImportError) as error:
         raise InputError(_first_line(f"cannot load {model}: {error}")) from error
     if "prompt" not in inspect.signature(type(pipeline).__call__).parameters:
-        raise InputError(f"{model} is a {type(pipeline).__name__}, which takes no prompt; give a text-to-image pipeline.")
+        raise InputError(f"{model} is a {type(pipeline).__name__}, which takes no prompt.")
     fingerprint = model_fingerprint(folder) if isinstance(folder, Path) else _text_hash(str(model))
     return PipelineGenerator(pipeline, combine(fingerprint, sampler), sampler, device)
 
@@ -106,7 +107,7 @@ def resolve_model(model: str) -> Path | str:
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         path = path.expanduser()
         if not path.is_dir():
-            raise InputError(f"{model} is not a model folder. Give a pipeline folder, a hub name, or {', '.join(BUNDLED)}.")
+            raise InputError(f"{model} is not a model folder; give one, a hub name, or {', '.join(BUNDLED)}.")
         return path
     return model
 
@@ -119,7 +120,7 @@ def check_pipeline_folder(folder: Path) -> None:
     """
     index = folder / "model_index.json"
     if not index.exists():
-        raise InputError(f"{folder} has no model_index.json, so it is no diffusers pipeline. Save it with save_pretrained.")
+        raise InputError(f"{folder} has no model_index.json, so it is no diffusers pipeline.")
     try:
         components = json.loads(index.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -173,5 +174,3 @@ def _text_hash(text: str) -> str:
 
 def _first_line(text: str) -> str:
     return text.strip().splitlines()[0]
-
-

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+
 @runtime_checkable
 class Generator(Protocol):
     """Turns prompts into images."""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny_models import save_tiny
 
 from pixeval.errors import InputError
 from pixeval.generate import GenerateConfig, generate, generate_into
@@ -19,6 +18,7 @@ from pixeval.images import read_image
 from pixeval.pipelines import PipelineGenerator, Sampler, load_generator
 from pixeval.records import Prompt
 from pixeval.runs import Run
+from tests.tiny_models import save_tiny
 
 SAMPLER = Sampler(steps=2, guidance=2.0)
 PROMPTS = "a red apple\na blue car\na green tree\n"
@@ -58,9 +58,7 @@ def test_an_image_depends_on_prompt_and_seed_not_on_its_batch(model: Path) -> No
 def test_a_run_holds_every_prompt_and_seed(model: Path, tmp_path: Path) -> None:
     run = generate(config(model, tmp_path))
     samples = run.samples()
-    assert [(s.prompt, s.seed) for s in samples] == [
-        (text, seed) for text in PROMPTS.splitlines() for seed in (1, 2)
-    ]
+    assert [(s.prompt, s.seed) for s in samples] == [(text, seed) for text in PROMPTS.splitlines() for seed in (1, 2)]
     assert len({s.id for s in samples}) == 6
     for sample in samples:
         assert read_image(run.image(sample)).shape == (3, 32, 32)

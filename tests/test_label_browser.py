@@ -214,4 +214,4 @@ def test_the_browser_learns_no_label_and_asks_no_other_host(page: Any, app: App)
 def test_ctrl_c_ends_cleanly_and_writes_the_votes(app: App) -> None:
     before = app.choices()
     assert app.stop() == 0
-    assert len([v for v in current_votes(Run.open(app.runs[0]).votes())]) == len(before) > 0
+    assert len(current_votes(Run.open(app.runs[0]).votes())) == len(before) > 0

@@ -169,3 +169,14 @@ def test_make_pairs_uses_people_and_reports_broken_images(run: Run, tmp_path: Pa
         make_pairs(PairsConfig(runs=(run.path,), out=tmp_path / "x", source="vote"))
     with pytest.raises(InputError, match=r"no preference/train\.parquet"):
         load_pairs(tmp_path / "other")
+
+
+def test_make_pairs_takes_the_direction_from_the_catalogue(run: Run, tmp_path: Path) -> None:
+    values = {"base0": 0.1, "tuned0": 0.3, "base1": 0.5, "tuned1": 0.2}
+    run.write_scores([Score(k, "banding_flaw", v, None, "f") for k, v in values.items()])
+    done = make_pairs(PairsConfig(runs=(run.path,), out=tmp_path / "pairs", source="score:banding_flaw"))
+    assert (done["pairs"], done["simulated"]) == (2, False)
+    table = pd.read_parquet(tmp_path / "pairs" / "preference" / "train.parquet")
+    assert table["chosen_uid"].tolist() == ["base0", "tuned1"]
+    with pytest.raises(InputError, match="banding_flow"):
+        make_pairs(PairsConfig(runs=(run.path,), out=tmp_path / "pairs", source="score:banding_flow"))

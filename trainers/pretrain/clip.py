@@ -54,7 +54,9 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.lerp(moved, blurred, amount)
 
 
-def train_clip(settings: Fit, vae: AutoencoderKL, batch: int = 256, device: str = "cpu") -> tuple[nn.Module, CLIPTokenizer]:
+def train_clip(
+    settings: Fit, vae: AutoencoderKL, batch: int = 256, device: str = "cpu"
+) -> tuple[nn.Module, CLIPTokenizer]:
     """Train and return the averaged model and its tokenizer."""
     torch.manual_seed(settings.seed)
     icons = load_icons("train")

@@ -33,7 +33,7 @@ DROPOUT = 0.1
 
 @dataclass(frozen=True)
 class Cache:
-    """What training reads: latents (mean and deviation, scaled) and caption tokens; the last row is the empty caption."""
+    """What training reads: scaled latents (mean and deviation) and caption tokens, the empty caption last."""
 
     mean: Tensor
     std: Tensor
@@ -139,7 +139,7 @@ def train_unet(settings: Fit, zoo: Path, batch: int, device: str) -> None:
     torch.manual_seed(settings.seed)
     vae, tokenizer = _frozen(zoo, device)
     cache = build_cache(vae, tokenizer)
-    schedule = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    schedule = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     alphas = DDPMScheduler(**schedule).alphas_cumprod.float()
     unet = build_unet(vae.config.latent_channels).to(device, memory_format=torch.channels_last)
     both = nn.ModuleDict({"denoiser": unet, "text": build_clip_text(tokenizer).to(device)})
@@ -216,5 +216,3 @@ def _frozen(zoo: Path, device: str) -> tuple[AutoencoderKL, CLIPTokenizer]:
 
 def _save(pipeline: StableDiffusionPipeline | PixArtAlphaPipeline, folder: Path) -> None:
     pipeline.to("cpu", torch.float16).save_pretrained(folder, safe_serialization=True)
-
-

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trainers.checkpoint import load_state, save_state
+from trainers.checkpoint import load_state, recover_directory, save_state
+from trainers.loop import update_average
 
 Loss = Callable[[torch.Generator, float], dict[str, Tensor]]
 
@@ -54,7 +55,7 @@ def fit(module: nn.Module, loss: Loss, settings: Fit) -> nn.Module:
     average = copy.deepcopy(module)
     state = settings.out / "state"
     step, seconds = 0, 0.0
-    if (state / "state.json").exists():
+    if recover_directory(state):
         meta = load_state(state, {"module": module, "average": average}, optimizer)
         step, seconds = meta["step"], meta["seconds"]
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def fit(module: nn.Module, loss: Loss, settings: Fit) -> nn.Module:
         terms["loss"].backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        update_average(average, module, min(settings.ema, (1 + step) / (10 + step)))
+        update_average(average, module, settings.ema, step)
         step += 1
         seconds += time.perf_counter() - started
         window.append({name: float(value.detach()) for name, value in terms.items()})
@@ -94,12 +95,3 @@ def schedule(step: int, warmup: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """``average <- decay * average + (1 - decay) * module``; buffers are copied."""
-    pairs = list(zip(average.parameters(), module.parameters(), strict=True))
-    torch._foreach_lerp_([a for a, _ in pairs], [m.detach() for _, m in pairs], 1 - decay)
-    for a, m in zip(average.buffers(), module.buffers(), strict=True):
-        a.copy_(m)
