@@ -6,6 +6,7 @@ through the zoo's VAE, so that the model ranks captions for generated images, no
 
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -25,17 +26,18 @@ MEAN = STD = (0.5, 0.5, 0.5)
 def clip_config(vocabulary: int) -> dict[str, object]:
     """The contents of ``open_clip_config.json``."""
     vision = {"image_size": 128, "layers": 5, "width": 192, "patch_size": 16, "head_width": 32}
-    text = {"context_length": CONTEXT, "vocab_size": vocabulary, "width": 192, "heads": 6, "layers": 2}
-    text |= {"hf_tokenizer_name": "bundled"}
+    text: dict[str, int | str] = {"context_length": CONTEXT, "vocab_size": vocabulary, "width": 192}
+    text |= {"heads": 6, "layers": 2, "hf_tokenizer_name": "bundled"}
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
     return {"model_cfg": {"embed_dim": 192, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": preprocess}
 
 
 def build_clip(vocabulary: int) -> nn.Module:
     """The architecture, randomly initialised."""
-    config = clip_config(vocabulary)["model_cfg"]
-    text = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}  # type: ignore[index]
-    return open_clip.CLIP(embed_dim=192, vision_cfg=config["vision_cfg"], text_cfg=text)  # type: ignore[index]
+    config: Any = clip_config(vocabulary)["model_cfg"]
+    text = {key: value for key, value in config["text_cfg"].items() if key != "hf_tokenizer_name"}
+    model: nn.Module = open_clip.CLIP(embed_dim=192, vision_cfg=config["vision_cfg"], text_cfg=text)
+    return model
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -85,7 +87,7 @@ def reconstruct(vae: AutoencoderKL, images: Tensor) -> Tensor:
     """uint8 images N x 3 x H x W through the VAE."""
     device = next(vae.parameters()).device
     chunks = []
-    for chunk in images.split(32):
+    for chunk in torch.split(images, 32):
         latents = vae.encode(chunk.to(device).float() / 127.5 - 1).latent_dist.mean
         chunks.append(((vae.decode(latents).sample.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu())
     return torch.cat(chunks)

@@ -55,7 +55,7 @@ def build_cache(vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Cache:
     icons = load_icons("train")
     device = next(vae.parameters()).device
     images = torch.from_numpy(icons.images).permute(0, 3, 1, 2)
-    posteriors = [vae.encode(c.to(device).float() / 127.5 - 1).latent_dist for c in images.split(32)]
+    posteriors = [vae.encode(c.to(device).float() / 127.5 - 1).latent_dist for c in torch.split(images, 32)]
     scale = vae.config.scaling_factor
     tokens = tokenizer([*icons.captions, ""], padding="max_length", truncation=True, return_tensors="pt")
     return Cache(

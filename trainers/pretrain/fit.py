@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from trainers.checkpoint import load_state, recover_directory, save_state
 from trainers.loop import update_average
 
+Trained = TypeVar("Trained", bound=nn.Module)
 Loss = Callable[[torch.Generator, float], dict[str, Tensor]]
 
 
@@ -40,7 +42,7 @@ class Fit:
     seed: int = 0
 
 
-def fit(module: nn.Module, loss: Loss, settings: Fit) -> nn.Module:
+def fit(module: Trained, loss: Loss, settings: Fit) -> Trained:
     """Train ``module`` and return the exponential moving average of its weights.
 
     Args:

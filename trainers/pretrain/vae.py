@@ -112,7 +112,6 @@ def train_vae(settings: Fit, batch: int = 16, device: str = "cpu") -> Autoencode
         }
 
     average = fit(vae, loss, settings)
-    assert isinstance(average, AutoencoderKL)
     set_scaling_factor(average, images[::4])
     return average
 
@@ -121,7 +120,7 @@ def train_vae(settings: Fit, batch: int = 16, device: str = "cpu") -> Autoencode
 def set_scaling_factor(vae: AutoencoderKL, images: Tensor) -> None:
     """Set ``config.scaling_factor`` to 1/std of the latents, as Rombach et al. (2112.10752) do."""
     device = next(vae.parameters()).device
-    latents = [vae.encode(_signed(chunk).to(device)).latent_dist.mean for chunk in images.split(32)]
+    latents = [vae.encode(_signed(chunk).to(device)).latent_dist.mean for chunk in torch.split(images, 32)]
     vae.register_to_config(scaling_factor=round(1 / float(torch.cat(latents).std()), 4))
 
 
@@ -130,7 +129,7 @@ def reconstruction_psnr(vae: AutoencoderKL, images: Tensor) -> Tensor:
     """PSNR in dB of each uint8 N x 3 x H x W image through encode (mean) and decode, 8-bit rounding included."""
     device = next(vae.parameters()).device
     values = []
-    for chunk in images.split(16):
+    for chunk in torch.split(images, 16):
         output = vae.decode(vae.encode(_signed(chunk).to(device)).latent_dist.mean).sample
         restored = ((output.clamp(-1, 1) + 1) * 127.5).round().cpu()
         values.append(-10 * ((restored - chunk) / 255).square().mean((1, 2, 3)).log10())

@@ -25,7 +25,7 @@ def train_tokenizer(captions: Iterable[str], merges: int = 900) -> CLIPTokenizer
         vocab_size=512 + merges, initial_alphabet=letters, end_of_word_suffix=SUFFIX, show_progress=False
     )
     learner.train_from_iterator((caption.lower() for caption in captions), trainer)
-    learned: list[tuple[str, str]] = [tuple(pair) for pair in _merges(learner)]
+    learned = [(left, right) for left, right in _merges(learner)]
     tokens = letters + [letter + SUFFIX for letter in letters]
     tokens += [left + right for left, right in learned if left + right not in set(tokens)]
     vocabulary = {token: index for index, token in enumerate([*dict.fromkeys(tokens), START, END])}
