@@ -245,13 +245,14 @@ train_sft(SftConfig(model=world / "models" / "sd-epsilon", data=world / "sft", o
 """
 
 
+@pytest.mark.timeout(900)  # a process that starts anew on a busy machine
 def test_kill_9_and_start_again_ends_in_the_same_files(world: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, str(world), str(tmp_path / "killed")]
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.DEVNULL)
     log = tmp_path / "killed" / "metrics.jsonl"
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
         if log.exists() and log.read_bytes().count(b"\n") >= 5:
             break
@@ -390,7 +391,18 @@ def test_other_settings_do_not_continue_a_run(world: Path, tmp_path: Path) -> No
     train_sft(sft_config(world, tmp_path / "run"))
     with pytest.raises(InputError, match="learning_rate"):
         train_sft(sft_config(world, tmp_path / "run", learning_rate=2e-3))
-    assert Run.open(tmp_path / "run").info["config"]["method"] == "sft"
+    assert Run.open(tmp_path / "run").info["config"]["trainer"] == "sft"
+
+
+def test_a_refused_start_does_not_claim_the_folder(world: Path, tmp_path: Path) -> None:
+    """A mistyped model or data path can be put right with the same run folder."""
+    for changes in ({"model": tmp_path / "typo"}, {"data": tmp_path / "typo"}):
+        with pytest.raises(InputError, match="typo"):
+            train_sft(sft_config(world, tmp_path / "run", **changes))
+    train_sft(sft_config(world, tmp_path / "run"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        train_sft(sft_config(world, tmp_path / "file"))
 
 
 def test_a_diverging_run_stops(world: Path, tmp_path: Path) -> None:

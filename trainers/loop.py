@@ -80,8 +80,8 @@ class TrainConfig:
     """Refuse a model whose prediction fits better with its sign flipped; switch off for untrained models."""
 
 
-def check_settings(config: TrainConfig) -> None:
-    """Refuse settings that cannot work.
+def check_settings(config: TrainConfig, trainer: str) -> None:
+    """Refuse settings that cannot work, or that do not continue what is in ``config.out``; writes nothing.
 
     Raises:
         InputError: naming the setting.
@@ -99,6 +99,10 @@ def check_settings(config: TrainConfig) -> None:
         raise InputError(f"device must be auto, cpu or cuda, got {config.device!r}")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
+    if config.out.exists() and not config.out.is_dir():
+        raise InputError(f"{config.out} is a file; give the folder of the run")
+    if config.out.exists() and any(config.out.iterdir()):
+        start_run(config, trainer)
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -113,10 +117,9 @@ def training_resolution(model: LatentDiffusion, config: TrainConfig) -> tuple[in
     return model.resolution if config.resolution is None else (config.resolution, config.resolution)
 
 
-def start_run(config: TrainConfig, method: str) -> Run:
-    """Create or continue the run folder of a training run, with the settings in ``run.json``."""
-    check_settings(config)
-    return Run.create(config.out, "train", {"method": method, **asdict(config)})
+def start_run(config: TrainConfig, trainer: str) -> Run:
+    """Create or continue the run folder, with the settings in ``run.json``; after model and data proved usable."""
+    return Run.create(config.out, "train", {"trainer": trainer, **asdict(config)})
 
 
 def train(

@@ -22,6 +22,7 @@ from trainers.loop import (
     OnCheckpoint,
     Terms,
     TrainConfig,
+    check_settings,
     make_accelerator,
     start_run,
     train,
@@ -33,6 +34,7 @@ from trainers.probes import check_sign
 Compare = Callable[[nn.Module, Noised, Tensor | None], dict[Kind, tuple[Preference, Tensor, Tensor]]]
 """(denoiser, winners then losers, soft labels) -> by kind: preference, winner errors, loser errors."""
 
+TRAINER = "preference"
 BETA = {"dpo": 1000.0, "simpo": 20.0}
 """The paper states none. 1000 is Diffusion-DPO's 2000 for SD1.5 in our convention; SimPO's errors are not relative
 to a reference and some fifty times larger, so that the same beta would saturate the sigmoid."""
@@ -68,13 +70,14 @@ def train_preference(config: PreferenceConfig, on_checkpoint: OnCheckpoint | Non
     """
     if config.beta is not None and not config.beta > 0:
         raise InputError(f"beta must be positive, got {config.beta}")
-    run = start_run(config, f"preference-{config.method}")
+    check_settings(config, TRAINER)
     accelerator = make_accelerator(config)
     model = load(config.model).to(accelerator.device)
     data = paired_latents(model, config.data, training_resolution(model, config))
     if config.self_test:
         rows = batch_rows(len(data), config.batch_size, config.seed, 0)
         check_sign(model, data.winner.mean[rows].to(model.device), data.texts.rows(data.prompt[rows], model.device))
+    run = start_run(config, TRAINER)
     compare = {"dpo": compare_dpo, "simpo": compare_simpo}[config.method](model, config)
     train(model, preference_loss(model, data, config, compare), config, run, accelerator, on_checkpoint)
     return run

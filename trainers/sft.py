@@ -17,6 +17,7 @@ from trainers.loop import (
     OnCheckpoint,
     Terms,
     TrainConfig,
+    check_settings,
     make_accelerator,
     start_run,
     train,
@@ -24,6 +25,8 @@ from trainers.loop import (
 )
 from trainers.losses import weighted_sum
 from trainers.probes import check_sign
+
+TRAINER = "sft"
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,16 @@ def train_sft(config: SftConfig, on_checkpoint: OnCheckpoint | None = None) -> R
     """
     if not 0 <= config.caption_dropout <= 1:
         raise InputError(f"caption_dropout is a share between 0 and 1, got {config.caption_dropout}")
-    run = start_run(config, "sft")
+    check_settings(config, TRAINER)
     accelerator = make_accelerator(config)
     model = load(config.model).to(accelerator.device)
     data = captioned_latents(model, config.data, training_resolution(model, config))
-    (run.path / "skipped.json").write_text(json.dumps([entry._asdict() for entry in data.skipped], indent=1) + "\n")
     if config.self_test:
         rows = batch_rows(len(data), config.batch_size, config.seed, 0)
         check_sign(model, data.posterior.mean[rows].to(model.device), data.texts.rows(data.prompt[rows], model.device))
-    loss = sft_loss(model, data, config)
-    train(model, loss, config, run, accelerator, on_checkpoint)
+    run = start_run(config, TRAINER)
+    (run.path / "skipped.json").write_text(json.dumps([entry._asdict() for entry in data.skipped], indent=1) + "\n")
+    train(model, sft_loss(model, data, config), config, run, accelerator, on_checkpoint)
     return run
 
 
