@@ -95,6 +95,9 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("\npixeval: interrupted; the same command continues where this one stopped", file=sys.stderr)
         return 1
+    except FloatingPointError as error:
+        print(f"pixeval: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise

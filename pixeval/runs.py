@@ -61,7 +61,7 @@ class Run:
                     "Give another folder, or the same settings to continue it."
                 )
             return run
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and any(file.name != "run.json.partial" for file in path.iterdir()):
             raise InputError(f"{path} is not empty and not a run (no run.json). Give a new folder.")
         path.mkdir(parents=True, exist_ok=True)
         run.write_info({"format": FORMAT, "kind": kind, "config": config, **provenance()})

@@ -18,7 +18,7 @@ from tyro.conf import Positional
 
 from pixeval.catalog import CATALOG, MetricSpec
 from pixeval.errors import InputError
-from pixeval.records import Prompt
+from pixeval.records import Prompt, people_first
 from pixeval.runs import Run
 from pixeval.suites import load_prompts
 from reports import charts, figures
@@ -96,7 +96,7 @@ def read_sources(runs: Sequence[Run]) -> list[Source]:
             name, n = f"{run.name} ({n})", n + 1
         names.append(name)
     return [
-        Source(name, run.samples(), run.scores(), run.set_scores(), run.votes())
+        Source(name, run.samples(), run.scores(), run.set_scores(), people_first(run.votes()))
         for name, run in zip(names, runs, strict=True)
     ]
 

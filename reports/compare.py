@@ -7,6 +7,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from pixeval.errors import InputError, unknown_name
+from pixeval.records import people_first
 from pixeval.runs import Run
 from reports.arms import Arm, name_votes, pairings, step_of
 from reports.ballots import vote_results
@@ -41,7 +42,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     scored = index_scores([*run_b.scores(), *run_a.scores()])
     changes, left_out = score_changes(first, second, scored, catalogue(), {})
     votes = {vote.id: vote for run in (run_a, run_b) for vote in run.votes()}
-    named = name_votes(sorted(votes.values(), key=lambda v: (v.answered_at, v.id)), [first, second])
+    named = name_votes(sorted(people_first(list(votes.values())), key=lambda v: (v.answered_at, v.id)), [first, second])
     results = vote_results(named, [(first.name, second.name)])
     found: dict[str, Any] = finite(
         {

@@ -88,6 +88,7 @@ def test_an_unknown_option_exits_with_2(capsys: pytest.CaptureFixture[str]) -> N
     [
         (InputError("x.png is bad; mend it"), 2, "pixeval: x.png is bad; mend it"),
         (OSError(errno.ENOSPC, "No space left on device", "big.bin"), 2, "cannot write big.bin: No space left"),
+        (FloatingPointError("the loss is nan at step 3"), 1, "the loss is nan at step 3"),
         (KeyboardInterrupt(), 1, "the same command continues"),
     ],
 )

@@ -74,6 +74,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_a_run_killed_at_its_very_start_is_started_again(tmp_path: Path) -> None:
+    (tmp_path / "run.json.partial").write_text('{"form')
+    assert Run.create(tmp_path, "generate", {}).info["kind"] == "generate"
+
+
 def test_a_run_of_another_format_is_refused(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "r", "generate", {})
     run.write_info({**run.info, "format": 99, "pixeval": "7.0"})

@@ -134,8 +134,8 @@ def build_t5_text(tokenizer: CLIPTokenizer) -> T5EncoderModel:
     )
 
 
-def train_unet(settings: Fit, zoo: Path, batch: int, device: str) -> None:
-    """Train and write ``zoo/unet``."""
+def train_unet(settings: Fit, zoo: Path, batch: int, device: str, warm: bool = False) -> None:
+    """Train and write ``zoo/unet``; ``warm`` starts from the weights that are there."""
     torch.manual_seed(settings.seed)
     vae, tokenizer = _frozen(zoo, device)
     cache = build_cache(vae, tokenizer)
@@ -143,6 +143,10 @@ def train_unet(settings: Fit, zoo: Path, batch: int, device: str) -> None:
     alphas = DDPMScheduler(**schedule).alphas_cumprod.float()
     unet = build_unet(vae.config.latent_channels).to(device, memory_format=torch.channels_last)
     both = nn.ModuleDict({"denoiser": unet, "text": build_clip_text(tokenizer).to(device)})
+    if warm:
+        shipped = StableDiffusionPipeline.from_pretrained(zoo / "unet", torch_dtype=torch.float32)
+        unet.load_state_dict(shipped.unet.state_dict())
+        both["text"].load_state_dict(shipped.text_encoder.state_dict())
 
     def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
         latents, ids, _ = cache.draw(batch, generator, device)
@@ -170,8 +174,8 @@ def train_unet(settings: Fit, zoo: Path, batch: int, device: str) -> None:
     _save(pipeline, zoo / "unet")
 
 
-def train_dit(settings: Fit, zoo: Path, batch: int, device: str) -> None:
-    """Train and write ``zoo/dit``."""
+def train_dit(settings: Fit, zoo: Path, batch: int, device: str, warm: bool = False) -> None:
+    """Train and write ``zoo/dit``; ``warm`` starts from the weights that are there."""
     torch.manual_seed(settings.seed)
     vae, tokenizer = _frozen(zoo, device)
     cache = build_cache(vae, tokenizer)
@@ -179,6 +183,10 @@ def train_dit(settings: Fit, zoo: Path, batch: int, device: str) -> None:
     cache = replace(cache, ids=cache.ids[:, :longest], mask=cache.mask[:, :longest])
     dit = build_dit(vae.config.latent_channels).to(device)
     both = nn.ModuleDict({"denoiser": dit, "text": build_t5_text(tokenizer).to(device)})
+    if warm:
+        shipped = PixArtAlphaPipeline.from_pretrained(zoo / "dit", torch_dtype=torch.float32)
+        dit.load_state_dict(shipped.transformer.state_dict())
+        both["text"].load_state_dict(shipped.text_encoder.state_dict())
 
     def loss(generator: torch.Generator, progress: float) -> dict[str, Tensor]:
         latents, ids, mask = cache.draw(batch, generator, device)

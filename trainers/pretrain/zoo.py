@@ -50,18 +50,30 @@ def clip(steps: int = 700, batch: int = 256, learning_rate: float = 1e-3, device
     save_clip(*train_clip(settings.fit("clip", ema=0.995, weight_decay=0.1), autoencoder, batch, device), ZOO / "clip")
 
 
-def unet(steps: int = 4000, batch: int = 64, learning_rate: float = 8e-4, device: str = "cpu") -> None:
-    """The noise-predicting U-Net (a ``StableDiffusionPipeline``); needs the VAE and CLIP's tokenizer."""
+def unet(
+    steps: int = 4000, batch: int = 64, learning_rate: float = 8e-4, device: str = "cpu", warm: bool = False
+) -> None:
+    """The noise-predicting U-Net (a ``StableDiffusionPipeline``); needs the VAE and CLIP's tokenizer.
+
+    Args:
+        warm: start from the shipped weights when there is no state to continue.
+    """
     from trainers.pretrain.denoiser import train_unet
 
-    train_unet(Common(steps, batch, learning_rate, device).fit("unet"), ZOO, batch, device)
+    train_unet(Common(steps, batch, learning_rate, device).fit("unet"), ZOO, batch, device, warm)
 
 
-def dit(steps: int = 4000, batch: int = 64, learning_rate: float = 8e-4, device: str = "cpu") -> None:
-    """The flow-matching DiT (a ``PixArtAlphaPipeline``); needs the VAE and CLIP's tokenizer."""
+def dit(
+    steps: int = 4000, batch: int = 64, learning_rate: float = 8e-4, device: str = "cpu", warm: bool = False
+) -> None:
+    """The flow-matching DiT (a ``PixArtAlphaPipeline``); needs the VAE and CLIP's tokenizer.
+
+    Args:
+        warm: start from the shipped weights when there is no state to continue.
+    """
     from trainers.pretrain.denoiser import train_dit
 
-    train_dit(Common(steps, batch, learning_rate, device).fit("dit"), ZOO, batch, device)
+    train_dit(Common(steps, batch, learning_rate, device).fit("dit"), ZOO, batch, device, warm)
 
 
 def measure(device: str = "cpu", captions: int = 100, seed: int = 0) -> None:
