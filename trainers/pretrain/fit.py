@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.checkpoint import load_state, recover_directory, save_state
-from trainers.loop import update_average
+from trainers.loop import fast_attention, update_average
 
 Trained = TypeVar("Trained", bound=nn.Module)
 Loss = Callable[[torch.Generator, float], dict[str, Tensor]]
@@ -69,10 +69,11 @@ def fit(module: Trained, loss: Loss, settings: Fit) -> Trained:
         generator = torch.Generator().manual_seed(settings.seed * 10_000_019 + step)
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * schedule(step, settings.warmup, settings.steps)
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-            terms = loss(generator, step / settings.steps)
         optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        with fast_attention(device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+                terms = loss(generator, step / settings.steps)
+            terms["loss"].backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         update_average(average, module, settings.ema, step)
