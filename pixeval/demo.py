@@ -23,6 +23,8 @@ from pixeval.zoo.icons import export_icons
 
 JUDGED = ("flaws", "clip_score", "caption_probability")
 """What the images are scored with before the simulated annotators compare them."""
+SCORED = ("quality", "flaws", "alignment", "kernel_distance", "cmmd")
+"""What checkpoints are scored with; a Frechet distance would need more images than features."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def demo(config: DemoConfig) -> str:
             checkpoint_every=config.steps // 2,
             seed=config.seed,
             evaluate="icons-eval",
-            evaluation=Evaluation(seeds=(0, 1), sampler=sampler, batch_size=16, reference=reference),
+            evaluation=Evaluation((0, 1), sampler, 16, SCORED, reference),
         )
     )
     say("compare base and tuned model by simulated votes")
