@@ -6,13 +6,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check fix clean
+.PHONY: demo test check fix clean browser
 
 demo: .venv/ready
 	$(BIN)/pixeval demo --out work/demo
 
-test: .venv/ready
+test: .venv/ready browser
 	$(BIN)/python -m pytest
+
+# The tests of pages need Debian's Chromium; as root it is installed, else those tests are skipped (and fail in CI).
+browser:
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -qq && apt-get install -y -qq chromium; } \
+		|| echo "no chromium: the tests of pages are skipped"
 
 check: .venv/ready
 	$(BIN)/ruff check .
