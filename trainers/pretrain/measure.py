@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import open_clip
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from pixeval.images import to_uint8
 from pixeval.pipelines import Sampler, load_generator
+from pixeval.stats import Interval, mean_interval, wilson
 from pixeval.zoo.icons import load_icons
 from trainers.pretrain.vae import reconstruction_psnr
 
@@ -27,39 +29,52 @@ FLOORS = {
 """What the zoo should reach at least; higher is better for all."""
 
 
-def measure_zoo(zoo: Path, device: str, captions: int, seed: int) -> dict[str, float]:
-    """Print and write every figure of ``FLOORS``; the sampler is the default of ``pixeval generate``."""
-    figures: dict[str, float] = {}
+def measure_zoo(zoo: Path, device: str, captions: int, seed: int) -> dict[str, Interval]:
+    """Measure everything in ``FLOORS`` with the default sampler of ``pixeval generate``; print it, write it into
+    ``figures.json`` and the model card, and write a grid of samples beside each model."""
     chosen = {split: _chosen(split, captions, seed) for split in ("train", "heldout")}
     clip = Ranker(zoo / "clip", device)
     vae = AutoencoderKL.from_pretrained(zoo / "unet" / "vae", torch_dtype=torch.float32).to(device).eval()
-    heldout = load_icons("heldout")
-    images = torch.from_numpy(heldout.images).permute(0, 3, 1, 2)
-    psnr = reconstruction_psnr(vae, images)
-    figures["vae_psnr_heldout"] = float(psnr.mean())
-    figures["vae_psnr_heldout_sd"] = float(psnr.std())
+    images = torch.from_numpy(load_icons("heldout").images).permute(0, 3, 1, 2)
     texts, pixels = chosen["heldout"]
     similarity = clip.similarity(pixels, texts)
-    figures["clip_of_two_heldout"] = of_two(similarity)
-    figures["clip_of_hundred_heldout"] = of_all(similarity)
+    figures = {
+        "vae_psnr_heldout": mean_interval(reconstruction_psnr(vae, images).tolist()),
+        "clip_of_two_heldout": mean_interval(of_two(similarity).tolist()),
+        "clip_of_hundred_heldout": share(of_all(similarity)),
+    }
     for model in ("unet", "dit"):
-        if not (zoo / model / "model_index.json").exists():
-            continue
         generator = load_generator(str(zoo / model), Sampler(), device)
         grid: list[Tensor] = []
         for split, (texts, _) in chosen.items():
-            batches = [texts[i : i + 25] for i in range(0, len(texts), 25)]
-            made = torch.cat([generator(batch, [seed + texts.index(t) for t in batch]) for batch in batches])
-            figures[f"{model}_of_hundred_{split}"] = of_all(clip.similarity(made, texts))
+            batches = [range(i, min(i + 25, len(texts))) for i in range(0, len(texts), 25)]
+            made = torch.cat([generator([texts[i] for i in batch], [seed + i for i in batch]) for batch in batches])
+            figures[f"{model}_of_hundred_{split}"] = share(of_all(clip.similarity(made, texts)))
             grid.append(made[:32])
         contact_sheet(torch.cat(grid)).save(zoo / model / "samples.webp", quality=85)
-    for name, floor in FLOORS.items():
-        if name in figures:
-            verdict = "reached" if figures[name] >= floor else f"short by {floor - figures[name]:.3g}"
-            print(f"{name:28s} {figures[name]:7.3f}   floor {floor:5.2f}   {verdict}")
-    report = {"n_captions": captions, "n_heldout_icons": len(heldout.captions), "seed": seed, "figures": figures}
+    report = {"captions": captions, "seed": seed, "figures": {name: asdict(value) for name, value in figures.items()}}
     (zoo / "figures.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_card(zoo / "README.md", figures)
     return figures
+
+
+def write_card(card: Path, figures: dict[str, Interval]) -> None:
+    """Print the figures, and put them as a table between the marks of the model card."""
+    rows = ["| figure | measured | 95 % interval | n | floor | |", "|---|---|---|---|---|---|"]
+    for name, found in figures.items():
+        gap = FLOORS[name] - found.value
+        verdict = "reached" if gap <= 0 else f"**short by {gap:.2g}**"
+        bounds = f"{found.low:.3f} to {found.high:.3f}" if found.low is not None else "none"
+        rows.append(f"| `{name}` | {found.value:.3f} | {bounds} | {found.n} | {FLOORS[name]:g} | {verdict} |")
+    print("\n".join(rows))
+    before, rest = card.read_text().split("<!-- figures -->")
+    after = rest.split("<!-- /figures -->")[1]
+    card.write_text("\n".join([before + "<!-- figures -->", "", *rows, "", "<!-- /figures -->" + after]))
+
+
+def share(right: Tensor) -> Interval:
+    """The share of true values, with Wilson's interval."""
+    return wilson(float(right.sum()), len(right))
 
 
 def _chosen(split: str, count: int, seed: int) -> tuple[list[str], Tensor]:
@@ -87,16 +102,15 @@ class Ranker:
         return similarity
 
 
-def of_all(similarity: Tensor) -> float:
-    """Share of images whose own caption ranks first among all."""
-    return float((similarity.argmax(1) == torch.arange(len(similarity))).float().mean())
+def of_all(similarity: Tensor) -> Tensor:
+    """For each image whether its own caption ranks first among all."""
+    return similarity.argmax(1) == torch.arange(len(similarity))
 
 
-def of_two(similarity: Tensor) -> float:
-    """Share of (image, other caption) choices in which the own caption wins."""
+def of_two(similarity: Tensor) -> Tensor:
+    """For each image the share of other captions that its own caption beats."""
     own = similarity.diagonal()[:, None]
-    wins = (own > similarity).float().sum() / (similarity.numel() - len(similarity))
-    return float(wins)
+    return (own > similarity).float().sum(1) / (len(similarity) - 1)
 
 
 def contact_sheet(images: Tensor, columns: int = 8) -> Image.Image:
