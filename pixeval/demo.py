@@ -33,7 +33,7 @@ class DemoConfig:
 
     out: Path = Path("work/demo")
     """Folder of all runs; an interrupted demo continues in it."""
-    model: str = "zoo:dit"
+    model: str = "zoo:unet"
     """``zoo:dit`` or ``zoo:unet``."""
     steps: int = 60
     """Optimiser steps of preference tuning."""

@@ -142,7 +142,8 @@ def check_safetensors(path: Path) -> None:
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        head = file.read(length)
+        # Whatever is no safetensors file, say an error page, announces a header of any length.
+        head = file.read(min(length, path.stat().st_size))
     try:
         tensors = json.loads(head)
         end = max((t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"), default=0)

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_models import CAPTIONS, save_tiny
 
 from pixeval.close_loop import sft
 from pixeval.errors import InputError
 from pixeval.pipelines import Sampler
 from pixeval.rescore import Evaluation, evaluation_metrics
-from tests.tiny_models import CAPTIONS, save_tiny
 from trainers.sft import SftConfig
 
 

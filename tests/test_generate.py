@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import save_tiny
 
 from pixeval.errors import InputError
 from pixeval.generate import GenerateConfig, generate, generate_into
@@ -18,7 +19,6 @@ from pixeval.images import read_image
 from pixeval.pipelines import PipelineGenerator, Sampler, load_generator
 from pixeval.records import Prompt
 from pixeval.runs import Run
-from tests.tiny_models import save_tiny
 
 SAMPLER = Sampler(steps=2, guidance=2.0)
 PROMPTS = "a red apple\na blue car\na green tree\n"
@@ -118,6 +118,7 @@ def test_labels_live_side_by_side(unet: Path, tmp_path: Path) -> None:
     assert len({s.id for s in run.samples()}) == 2
 
 
+@pytest.mark.timeout(600)  # three new processes, each of which imports everything
 def test_kill_9_and_the_same_command_again_end_in_the_same_files(unet: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text(PROMPTS)
 
@@ -127,7 +128,7 @@ def test_kill_9_and_the_same_command_again_end_in_the_same_files(unet: Path, tmp
 
     subprocess.run(command("whole"), check=True, capture_output=True)
     killed = subprocess.Popen(command("parts"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(list((tmp_path / "parts" / "images").glob("*.png"))) < 3:
         assert killed.poll() is None, "finished before it could be killed"
         assert time.monotonic() < deadline
