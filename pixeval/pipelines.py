@@ -38,7 +38,7 @@ class PipelineGenerator:
     """
 
     def __init__(self, pipeline: Any, fingerprint: str, sampler: Sampler, device: str = "cpu") -> None:
-        self.pipeline = pipeline.to(device, getattr(torch, sampler.dtype))
+        self.pipeline = pipeline.to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.fingerprint = fingerprint
         self.sampler = sampler
@@ -82,13 +82,17 @@ def load_generator(model: str, sampler: Sampler, device: str = "cpu") -> Pipelin
     Raises:
         InputError: no such folder, an incomplete download, or not a text-to-image pipeline.
     """
-    from diffusers import DiffusionPipeline
+    import diffusers
+    import transformers
 
+    # Bars for the reading of local files bury our own progress.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     folder = resolve_model(model)
     if isinstance(folder, Path):
         check_pipeline_folder(folder)
     try:
-        pipeline = DiffusionPipeline.from_pretrained(folder)
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, sampler.dtype))
     except (OSError, ValueError, RuntimeError, AttributeError, ImportError) as error:
         raise InputError(_first_line(f"cannot load {model}: {error}")) from error
     if "prompt" not in inspect.signature(type(pipeline).__call__).parameters:
