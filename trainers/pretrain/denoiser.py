@@ -224,3 +224,6 @@ def _frozen(zoo: Path, device: str) -> tuple[AutoencoderKL, CLIPTokenizer]:
 
 def _save(pipeline: StableDiffusionPipeline | PixArtAlphaPipeline, folder: Path) -> None:
     pipeline.to("cpu", torch.float16).save_pretrained(folder, safe_serialization=True)
+    # transformers would load the text encoder in the stored precision, diffusers loads the rest in float32.
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
