@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixeval.catalog import FAMILIES, select
+from pixeval.encoders import ClipEncoder
 from pixeval.evaluate import score_run
 from pixeval.generate import generate_into
 from pixeval.pipelines import Sampler, load_generator
@@ -23,6 +24,8 @@ class Evaluation:
     """Metrics or families; default: all that need no reference, and the distribution family when there is one."""
     reference: Path | None = None
     """Folder or run of real images, for the distribution family."""
+    clip: str = "bundled"
+    """CLIP to score with, as for ``pixeval score``; the bundled one knows nothing but the bundled icons."""
 
 
 def rescore(run: Run, model: str, label: str, suite: str, evaluation: Evaluation, device: str = "cpu") -> None:
@@ -34,7 +37,10 @@ def rescore(run: Run, model: str, label: str, suite: str, evaluation: Evaluation
     prompts = load_prompts(suite)
     generator = load_generator(model, evaluation.sampler, device)
     generate_into(run, generator, prompts, evaluation.seeds, label, evaluation.batch_size)
-    score_run(run, evaluation_metrics(evaluation), reference=evaluation.reference, device=device)
+    metrics = evaluation_metrics(evaluation)
+    clip = any("clip" in spec.needs for spec in select(metrics))
+    encoder = ClipEncoder.load(evaluation.clip, device) if clip else None
+    score_run(run, metrics, encoder=encoder, reference=evaluation.reference, device=device)
 
 
 def evaluation_metrics(evaluation: Evaluation) -> list[str]:
