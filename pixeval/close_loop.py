@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pixeval.catalog import select
+from pixeval.encoders import ClipEncoder
 from pixeval.folder import ImageSet
 from pixeval.pipelines import resolve_model
 from pixeval.rescore import evaluation_metrics, rescore
@@ -32,7 +33,7 @@ def close_loop(config: Config, train: Callable[[Config, OnCheckpoint | None], Ru
     """Train; after each checkpoint generate from it and score, before training goes on.
 
     Raises:
-        InputError: as the training itself, and for an unknown suite or metric (before anything is trained).
+        InputError: as the training itself, and for an unknown suite, metric or CLIP (before anything is trained).
     """
     config = replace(config, model=Path(resolve_model(str(config.model))))
     suite = config.evaluate
@@ -40,6 +41,7 @@ def close_loop(config: Config, train: Callable[[Config, OnCheckpoint | None], Ru
         return train(config, None)
     load_prompts(suite)
     select(evaluation_metrics(config.evaluation))
+    ClipEncoder.load(config.evaluation.clip)
     if config.evaluation.reference is not None:
         ImageSet.open(config.evaluation.reference)
     device = "cuda" if _cuda(config.device) else "cpu"

@@ -65,6 +65,7 @@ def test_every_checkpoint_and_the_base_are_scored(world: Path, tmp_path: Path) -
         ({"evaluate": "icons-evil"}, "icons-eval"),
         ({"evaluation": Evaluation(metrics=("clip_scor",))}, "clip_score"),
         ({"evaluation": Evaluation(reference=Path("gone"))}, "gone"),
+        ({"evaluation": Evaluation(clip="./no-clip-here")}, "no-clip-here"),
     ],
 )
 def test_a_bad_evaluation_is_refused_before_training(
