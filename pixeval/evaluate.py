@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from pixeval.catalog import FAMILIES, MetricSpec, load, select
+from pixeval.catalog import load, select
 from pixeval.encoders import ClipEncoder
 from pixeval.errors import InputError
 from pixeval.features import FeatureStore
 from pixeval.folder import ImageSet, folder_run
+from pixeval.metric_spec import FAMILIES, MetricSpec
 from pixeval.records import Score
 from pixeval.runs import Run
 from pixeval.score_cache import ScoreTable, save_set_scores

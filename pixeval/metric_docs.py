@@ -4,7 +4,8 @@ import math
 import sys
 from pathlib import Path
 
-from pixeval.catalog import CATALOG, FAMILIES, Family, MetricSpec
+from pixeval.catalog import CATALOG
+from pixeval.metric_spec import FAMILIES, Family, MetricSpec
 
 BEGIN, END = "<!-- catalogue: begin, made by python -m pixeval.metric_docs -->", "<!-- catalogue: end -->"
 

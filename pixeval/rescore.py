@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pixeval.catalog import FAMILIES, select
+from pixeval.catalog import select
 from pixeval.encoders import ClipEncoder
 from pixeval.evaluate import score_run
 from pixeval.generate import generate_into
+from pixeval.metric_spec import FAMILIES
 from pixeval.pipelines import Sampler, load_generator
 from pixeval.runs import Run
 from pixeval.suites import load_prompts

@@ -11,10 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pixeval.batches import Batch, chunks, decode_chunk, read_chunk
-from pixeval.catalog import MetricSpec
 from pixeval.features import FeatureStore
 from pixeval.folder import ImageSet
 from pixeval.images import UnreadableImage, read_image
+from pixeval.metric_spec import MetricSpec
 from pixeval.records import Sample, Score
 from pixeval.score_cache import ScoreTable
 

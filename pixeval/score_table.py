@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from pixeval.catalog import CATALOG, MetricSpec
+from pixeval.catalog import CATALOG
+from pixeval.metric_spec import MetricSpec
 from pixeval.records import Sample, Score, SetScore
 from pixeval.runs import Run
 

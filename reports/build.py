@@ -16,8 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from tyro.conf import Positional
 
-from pixeval.catalog import CATALOG, MetricSpec
+from pixeval.catalog import CATALOG
 from pixeval.errors import InputError
+from pixeval.metric_spec import MetricSpec
 from pixeval.records import Prompt, people_first
 from pixeval.runs import Run
 from pixeval.suites import load_prompts

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pixeval.catalog import MetricSpec
+from pixeval.metric_spec import MetricSpec
 from pixeval.records import Sample, SetScore, Vote
 from reports.arms import (
     Arm,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pixeval.catalog import MetricSpec
+from pixeval.metric_spec import MetricSpec
 from pixeval.records import Sample, Score, SetScore
 from pixeval.stats import Interval, holm, mean_interval, paired_interval, sign_flip_p
 from reports.arms import Arm, Pairing, held_out, pairings

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixeval.catalog import CATALOG, MetricSpec, load
+from pixeval.catalog import CATALOG, load
+from pixeval.metric_spec import MetricSpec
 
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pixeval.catalog import CATALOG, FAMILIES, find, load, select
+from pixeval.catalog import CATALOG, find, load, select
 from pixeval.errors import InputError
 from pixeval.metric_docs import with_catalogue
+from pixeval.metric_spec import FAMILIES
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 

@@ -19,7 +19,8 @@ from skimage.color import rgb2gray
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torchmetrics.image.kid import poly_mmd
 
-from pixeval.catalog import CATALOG, MetricSpec, find, load
+from pixeval.catalog import CATALOG, find, load
+from pixeval.metric_spec import MetricSpec
 from pixeval.zoo.icons import load_icons
 
 FILE = Path(__file__).with_name("metrics.json")

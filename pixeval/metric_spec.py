@@ -1,0 +1,37 @@
+"""What a metric is, without loading it. Importing this module imports no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["quality", "flaws", "alignment", "distribution", "reference"]
+Need = Literal["prompt", "captions", "reference_image", "reference_set", "clip"]
+"""``captions`` are all distinct prompts of the run; ``clip`` is the shared encoder."""
+
+FAMILIES: tuple[Family, ...] = ("quality", "flaws", "alignment", "distribution", "reference")
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """What a metric is, without loading it."""
+
+    name: str
+    family: Family
+    summary: str
+    """One line for people."""
+    higher_is_better: bool
+    low: float
+    high: float
+    """Range of possible values; ``inf`` where unbounded."""
+    factory: str
+    """``module:attribute``, called by :func:`load` with what the metric needs and nothing else."""
+    citation: str
+    needs: tuple[Need, ...] = ()
+    differentiable: bool = False
+    extra: str | None = None
+    """The optional dependency group that must be installed, if any."""
+    weights: str = "none"
+    """Licence of the weights, or ``none``."""
+    min_side: int = 1
+    """Smallest height and width of an image that can be scored, in pixels."""
+    caution: str = ""
+    """When not to trust it, for people."""
