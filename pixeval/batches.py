@@ -5,8 +5,11 @@ same company, and so to the same bit, when it is run again.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +18,11 @@ from pixeval.folder import ImageSet
 from pixeval.images import UnreadableImage, decode_image
 from pixeval.records import Sample
 
+Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
+
+READERS = 2
+"""Threads that read and decode while metrics run; each holds one chunk."""
 MAX_BATCH_PIXELS = 2**22
 """Larger batches are cut further; four megapixels of float32 RGB are 50 MB, and filters need several of them."""
 
@@ -89,3 +97,44 @@ def decode_chunk(chunk: Chunk, device: str = "cpu") -> tuple[list[Batch], dict[s
             images = torch.stack([image for _, image in part]).to(device)
             batches.append(Batch(tuple(sample for sample, _ in part), images))
     return batches, reasons
+
+
+def prefetch(
+    items: Iterable[Item], prepare: Callable[[Item], Callable[[], Prepared]]
+) -> Iterator[tuple[Item, Prepared]]:
+    """Each item with what was prepared for it in another thread, in order, a few items ahead of the consumer.
+
+    Args:
+        prepare: called in the caller's thread; what it returns is called in a reading thread.
+    """
+    with ThreadPoolExecutor(READERS, "read") as pool:
+        waiting: deque[tuple[Item, Future[Prepared]]] = deque()
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(prepare(item))))
+                if len(waiting) > READERS:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def in_halves(compute: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """``compute(images)``, in smaller and smaller parts when the device runs out of memory.
+
+    Raises:
+        torch.OutOfMemoryError: not even one image fits.
+    """
+    try:
+        return compute(images)
+    except torch.OutOfMemoryError:
+        if len(images) == 1:
+            raise
+    # outside of the handler: there the traceback would keep the failed attempt's tensors alive
+    if images.device.type == "cuda":
+        torch.cuda.empty_cache()
+    half = len(images) // 2
+    return torch.cat([in_halves(compute, images[:half]), in_halves(compute, images[half:])])

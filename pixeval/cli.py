@@ -24,6 +24,8 @@ class Verb:
     run: str
     show: str | None = None
     """Renders the result for a terminal; without it the result is printed as it is."""
+    status: str | None = None
+    """The exit code that follows from the result; without it 0."""
 
 
 VERBS: dict[str, Verb] = {
@@ -35,7 +37,8 @@ VERBS: dict[str, Verb] = {
         "scores for a run or a folder of images",
         "pixeval.evaluate:ScoreConfig",
         "pixeval.evaluate:score",
-        "pixeval.score_table:render",
+        "pixeval.score_summary:render",
+        "pixeval.evaluate:failed",
     ),
     "label": Verb("the labelling app", "human_eval_app.serve:LabelConfig", "human_eval_app.serve:label"),
     "pairs": Verb("votes or scores to preference pairs", "pixeval.pairs:PairsConfig", "pixeval.pairs:make_pairs"),
@@ -63,6 +66,12 @@ VERBS: dict[str, Verb] = {
         "pixeval.listing:ListConfig",
         "pixeval.listing:listing",
         "pixeval.listing:render",
+    ),
+    "cache": Verb(
+        "what is cached of scores and features",
+        "pixeval.cache:CacheConfig",
+        "pixeval.cache:cache",
+        "pixeval.cache:render",
     ),
     "doctor": Verb(
         "what is installed and what is wrong",
@@ -131,13 +140,16 @@ def call(name: str, arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--json"]
     config = parse(attribute(verb.config), arguments, f"pixeval {name}", verb.summary)
     result = attribute(verb.run)(config)
+    if result is None:
+        return 0
     if as_json:
         print(json.dumps(plain(result), indent=2, allow_nan=False))
     elif verb.show is not None:
         print(attribute(verb.show)(result))
-    elif result is not None:
+    else:
         print(result if not isinstance(result, dict) else json.dumps(plain(result), indent=2, allow_nan=False))
-    return 0
+    code: int = attribute(verb.status)(result) if verb.status is not None else 0
+    return code
 
 
 def parse(config: Any, arguments: list[str], program: str, summary: str) -> Any:

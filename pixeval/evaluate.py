@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from pixeval.cache import Cache, open_cache
 from pixeval.catalog import load, select
 from pixeval.encoders import ClipEncoder
 from pixeval.errors import InputError
@@ -19,10 +20,11 @@ from pixeval.folder import ImageSet, folder_run
 from pixeval.metric_spec import FAMILIES, MetricSpec
 from pixeval.records import Score
 from pixeval.runs import Run
-from pixeval.score_cache import ScoreTable, save_set_scores
-from pixeval.score_images import ImagePass, LoadedMetric, References
+from pixeval.score_images import FAILED, NOT_FINITE, ImagePass, LoadedMetric, References
 from pixeval.score_sets import score_sets
-from pixeval.score_table import summarise
+from pixeval.score_summary import summarise
+from pixeval.score_table import ScoreTable, save_set_scores
+from pixeval.shards import ALONE, Shard, current_shard
 
 SAVE_EVERY = 64
 """Images between two saves of the table; at most so much work is lost by a crash."""
@@ -46,18 +48,24 @@ class ScoreConfig:
     """CLIP for the alignment and distribution families: 'bundled', a local open_clip folder, 'hf-hub:owner/model',
     or an ARCHITECTURE/PRETRAINED pair of open_clip."""
     batch_size: int = 16
-    """Images in one chunk. Other sizes may change the last digits of a value."""
+    """Images in one chunk; halved where the device runs out of memory. Other sizes may change the last digits."""
     device: str = "cpu"
-    """Where metrics and encoder run: 'cpu', 'cuda', 'cuda:1', 'mps'."""
+    """Where metrics and encoder run: 'cpu', 'cuda' (under 'accelerate launch' each process takes its own), 'mps'."""
+    cache: str = "default"
+    """Folder of the score cache, or 'none'; default $PIXEVAL_CACHE, else ~/.cache/pixeval ('pixeval cache')."""
 
 
-def score(config: ScoreConfig) -> dict[str, Any]:
-    """Carry out ``pixeval score``; returns the summary (see :func:`pixeval.score_table.summarise`).
+def score(config: ScoreConfig) -> dict[str, Any] | None:
+    """Carry out ``pixeval score``; returns the summary (see :func:`pixeval.score_summary.summarise`).
+
+    Under ``accelerate launch`` or ``torchrun`` the images are shared out; all processes but the first return None.
 
     Raises:
         InputError: bad target, metric, prompt file, reference, CLIP or device, or a full disk.
     """
-    check_device(config.device)
+    shard = current_shard()
+    device = shard.device(config.device)
+    check_device(device)
     if config.batch_size < 1:
         raise InputError(f"batch size {config.batch_size} is not positive; give 1 or more")
     is_run = (config.target / "run.json").exists()
@@ -70,7 +78,9 @@ def score(config: ScoreConfig) -> dict[str, Any]:
                 raise InputError(f"{name} is for folders of images; {config.target} is a run and keeps its own")
         run = Run.open(config.target)
     else:
-        run = folder_run(config.target, config.out or Path(f"{config.target.resolve().name}-scores"), config.prompts)
+        out = config.out or Path(f"{config.target.resolve().name}-scores")
+        with shard.first_goes_ahead():
+            run = folder_run(config.target, out, config.prompts)
     names = [spec.name for spec in specs]
     score_run(
         run,
@@ -78,10 +88,23 @@ def score(config: ScoreConfig) -> dict[str, Any]:
         encoder=encoder,
         reference=config.reference,
         batch_size=config.batch_size,
-        device=config.device,
+        device=device,
         progress=True,
+        cache=open_cache(config.cache),
+        shard=shard,
     )
-    return summarise(run, names, left_out)
+    return summarise(run, names, left_out) if shard.is_first else None
+
+
+def failed(summary: dict[str, Any] | None) -> int:
+    """The exit code of ``pixeval score``: 1 when an image could not be read or a metric failed on one, else 0.
+
+    What was not given (a prompt, a reference) is no failure.
+    """
+    if summary is None:
+        return 0
+    reasons = [row["reason"] for row in summary["unscored"]]
+    return int(bool(summary["unreadable"]) or any(word in r for r in reasons for word in (FAILED, NOT_FINITE)))
 
 
 def score_run(
@@ -94,7 +117,9 @@ def score_run(
     device: str = "cpu",
     save_every: int = SAVE_EVERY,
     progress: bool = False,
-) -> list[Score]:
+    cache: Cache | None = None,
+    shard: Shard = ALONE,
+) -> None:
     """Score the samples of ``run`` and write ``scores.parquet`` and ``set_scores.parquet``.
 
     Args:
@@ -103,9 +128,8 @@ def score_run(
         reference: for the reference and distribution families.
         batch_size: images in one chunk; values agree between sizes up to float32 rounding.
         save_every: images between two saves.
-
-    Returns:
-        All rows of the score table, those of earlier calls included.
+        cache: what was computed before, in any run; none by default.
+        shard: this process's part of the images; the first writes the tables when all are done.
 
     Raises:
         InputError: an unknown metric, no samples, no reference where one is needed, or a full disk.
@@ -118,19 +142,24 @@ def score_run(
         raise InputError(f"{need_reference[0]} compares with a reference; give one with --reference RUN_OR_FOLDER")
     features = None
     if any("clip" in spec.needs for spec in specs):
-        features = FeatureStore((encoder or ClipEncoder.load()).to(device))
+        features = FeatureStore((encoder or ClipEncoder.load()).to(device), cache)
     captions = sorted({s.prompt for s in images.samples if s.prompt and s.prompt.strip()})
     loaded, hindered = _load(specs, features, captions)
-    table = ScoreTable(run, images.samples)
+    table = ScoreTable(run, images.samples, shard.index)
     table.put(Score(s.id, spec.name, None, reason, spec.name) for spec, reason in hindered for s in images.samples)
     per_image = [metric for metric in loaded if metric.spec.family != "distribution"]
-    references = References.match(images, against) if against is not None else None
-    ImagePass(images, per_image, table, features, references, device).run(batch_size, save_every, progress)
     per_set = [metric for metric in loaded if metric.spec.family == "distribution"]
+    references = References.match(images, against) if against is not None else None
+    images_pass = ImagePass(images, per_image, table, features, references, device, cache, bool(per_set))
+    images_pass.run(batch_size, save_every, progress, shard)
+    shard.wait()
+    if not shard.is_first:
+        return
+    table = ScoreTable(run, images.samples) if shard.count > 1 else table
+    table.finish()
     if per_set and against is not None and features is not None:
         known = run.set_scores()
         save_set_scores(run, score_sets(images, against, per_set, features, known, batch_size, device))
-    return table.rows()
 
 
 def score_folder(

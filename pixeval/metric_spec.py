@@ -35,3 +35,8 @@ class MetricSpec:
     """Smallest height and width of an image that can be scored, in pixels."""
     caution: str = ""
     """When not to trust it, for people."""
+
+    @property
+    def needs_prompt(self) -> bool:
+        """Whether the prompt of an image enters its value."""
+        return bool({"prompt", "captions"} & set(self.needs))

@@ -4,7 +4,7 @@
 
     run.json             format, kind, configuration, command, versions
     samples.parquet      Sample rows; images/ holds the files
-    scores.parquet       Score rows (per image)
+    scores.parquet       Score rows (per image); scores.parts/ while scoring goes on or after it was interrupted
     set_scores.parquet   SetScore rows (per set)
     votes/*.parquet      Vote rows, one file per export
     checkpoints/         complete pipelines, step-000050/ and so on
@@ -27,6 +27,7 @@ from pixeval.records import Sample, Score, SetScore, Vote
 from pixeval.tables import read_records, write_records
 
 FORMAT = 1
+SCORE_PARTS = "scores.parts"
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "torchmetrics", "accelerate", "datasets")
 
 
@@ -115,8 +116,12 @@ class Run:
         write_records(self.path / "samples.parquet", samples, Sample)
 
     def scores(self) -> list[Score]:
-        """All per-image scores."""
-        return read_records(self.path / "scores.parquet", Score)
+        """All per-image scores, those of an interrupted command included."""
+        files = score_files(self.path)
+        if len(files) == 1:
+            return read_records(files[0], Score)
+        rows = {(score.sample_id, score.metric): score for file in files for score in read_records(file, Score)}
+        return list(rows.values())
 
     def write_scores(self, scores: list[Score]) -> None:
         """Replace the per-image scores."""
@@ -145,6 +150,12 @@ class Run:
         """What ``Sample.path`` is relative to: the scored folder for a run of kind ``folder``, else the run itself."""
         info = self.info if (self.path / "run.json").exists() else {}
         return Path(info["config"]["folder"]) if info.get("kind") == "folder" else self.path
+
+
+def score_files(run: Path) -> list[Path]:
+    """The files that hold a run's scores; a row of a later file replaces that of an earlier one."""
+    whole = run / "scores.parquet"
+    return [*([whole] if whole.exists() else []), *sorted((run / SCORE_PARTS).glob("*.parquet"))]
 
 
 def provenance() -> dict[str, Any]:

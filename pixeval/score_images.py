@@ -10,15 +10,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pixeval.batches import Batch, chunks, decode_chunk, read_chunk
+from pixeval.batches import Batch, chunks, decode_chunk, prefetch, read_chunk
+from pixeval.cache import Cache, score_key
 from pixeval.features import FeatureStore
 from pixeval.folder import ImageSet
 from pixeval.images import UnreadableImage, read_image
 from pixeval.metric_spec import MetricSpec
 from pixeval.records import Sample, Score
-from pixeval.score_cache import ScoreTable
+from pixeval.score_table import ScoreTable
+from pixeval.shards import ALONE, Shard
 
 NO_PROMPT = "no prompt"
+FAILED = "the metric failed"
+NOT_FINITE = "not a finite number"
+"""Reasons that contain one of these two are failures, not things that were not given."""
 
 
 @dataclass(frozen=True)
@@ -62,60 +67,83 @@ class ImagePass:
         features: FeatureStore | None,
         references: References | None,
         device: str = "cpu",
+        cache: Cache | None = None,
+        keep_features: bool = True,
     ) -> None:
         self.images, self.metrics, self.table = images, metrics, table
         self.features, self.references, self.device = features, references, device
+        self.cache, self.keep_features = cache, keep_features
 
-    def run(self, batch_size: int, save_every: int, progress: bool) -> None:
-        """Score what is missing, in fixed chunks; the table is saved every ``save_every`` images and at the end."""
+    def run(self, batch_size: int, save_every: int, progress: bool, shard: Shard = ALONE) -> None:
+        """Score what is missing, in fixed chunks; the table is saved every ``save_every`` images and at the end.
+
+        Files are read and decoded in other threads meanwhile. ``shard`` takes every so many-th chunk only.
+        """
         unsaved = 0
+        mine = shard.part(chunks(self.images.samples, batch_size))
         with tqdm(
-            total=len(self.images.samples),
+            total=shard.share(len(self.images.samples), batch_size),
             desc="score",
             unit="image",
             file=sys.stderr,
             disable=None if progress else True,
         ) as bar:
-            for samples in chunks(self.images.samples, batch_size):
-                unsaved += self._score_chunk(samples)
+            for samples, (batches, reasons) in prefetch(mine, self._prepare):
+                self._put_reasons(samples, reasons)
+                self._put_hindrances([sample for sample in samples if sample.id not in reasons])
+                unsaved += sum(self._score_batch(batch) for batch in batches)
                 if unsaved >= save_every:
                     self.table.save()
                     unsaved = 0
+                if self.features is not None and not self.keep_features:
+                    self.features.forget()
                 bar.update(len(samples))
         self.table.save()
 
-    def _score_chunk(self, samples: tuple[Sample, ...]) -> int:
-        """Returns how many images had to be decoded: all, or none when nothing is missing."""
-        chunk = read_chunk(self.images, samples)
-        readable = [sample for sample in samples if sample.id in chunk.contents]
-        self._put_reasons(samples, chunk.reasons)
-        missing = False
-        for sample in readable:
+    def _prepare(self, samples: tuple[Sample, ...]) -> Callable[[], tuple[list[Batch], dict[str, str]]]:
+        """Take from the cache what is there; returns the reading and decoding that is left to do.
+
+        Files are always read, since one that has changed loses its scores; they are decoded when a value is missing.
+        """
+        missing: dict[bytes, list[tuple[Sample, LoadedMetric]]] = {}
+        for sample in samples:
             for metric in self.metrics:
-                reason = self._hindrance(sample, metric)
-                if reason is not None:
-                    self.table.put([self._nothing(sample, metric, reason)])
-                else:
-                    missing |= not self._done(sample, metric)
-        if not missing:
-            return 0
-        batches, reasons = decode_chunk(chunk, self.device)
-        self._put_reasons(samples, reasons)
-        for batch in batches:
-            for metric in self.metrics:
-                self._score_batch(batch, metric)
-        return len(samples)
+                if self._hindrance(sample, metric) is None and not self._done(sample, metric):
+                    missing.setdefault(self._key(sample, metric), []).append((sample, metric))
+        if self.cache is not None and missing:
+            for key, value in self.cache.scores(list(missing)).items():
+                self.table.put(self._row(sample, metric, value) for sample, metric in missing.pop(key))
+
+        def read() -> tuple[list[Batch], dict[str, str]]:
+            chunk = read_chunk(self.images, samples)
+            return decode_chunk(chunk) if missing else ([], chunk.reasons)
+
+        return read
 
     def _put_reasons(self, samples: Sequence[Sample], reasons: dict[str, str]) -> None:
         for sample in samples:
             if sample.id in reasons:
                 self.table.put(self._nothing(sample, metric, reasons[sample.id]) for metric in self.metrics)
 
-    def _score_batch(self, batch: Batch, metric: LoadedMetric) -> None:
-        able = [i for i, s in enumerate(batch.samples) if self._hindrance(s, metric) is None]
-        missing = {i for i in able if not self._done(batch.samples[i], metric)}
-        if not missing:
-            return
+    def _put_hindrances(self, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            for metric in self.metrics:
+                reason = self._hindrance(sample, metric)
+                if reason is not None:
+                    self.table.put([self._nothing(sample, metric, reason)])
+
+    def _score_batch(self, batch: Batch) -> int:
+        """Returns how many images there are."""
+        batch = Batch(batch.samples, batch.images.to(self.device))
+        for metric in self.metrics:
+            able = [i for i, s in enumerate(batch.samples) if self._hindrance(s, metric) is None]
+            missing = {i for i in able if not self._done(batch.samples[i], metric)}
+            if missing:
+                self._score_metric(batch, metric, able, missing)
+        return len(batch.samples)
+
+    def _score_metric(self, batch: Batch, metric: LoadedMetric, able: list[int], missing: set[int]) -> None:
+        """All of ``able`` are computed, in the same company whatever is there already; ``missing`` are kept."""
         spec = metric.spec
         if batch.side < spec.min_side:
             height, width = batch.images.shape[-2:]
@@ -124,9 +152,12 @@ class ImagePass:
             return
         with torch.no_grad():
             results = self._values(batch, able, metric)
-        self.table.put(
-            self._row(batch.samples[i], metric, result) for i, result in zip(able, results, strict=True) if i in missing
-        )
+        found = {i: result for i, result in zip(able, results, strict=True) if i in missing}
+        rows = {i: self._row(batch.samples[i], metric, result) for i, result in found.items()}
+        self.table.put(rows.values())
+        if self.cache is not None:
+            keyed = ((self._key(batch.samples[i], metric), row.value, spec.name) for i, row in rows.items())
+            self.cache.put_scores((key, value, name) for key, value, name in keyed if value is not None)
 
     def _values(self, batch: Batch, able: list[int], metric: LoadedMetric) -> list[float | str]:
         """A value or a reason for each of the samples ``able``."""
@@ -175,6 +206,10 @@ class ImagePass:
             return f"{fingerprint}/{match.sha256[:12]}" if match is not None else fingerprint
         return fingerprint
 
+    def _key(self, sample: Sample, metric: LoadedMetric) -> bytes:
+        prompt = sample.prompt if metric.spec.needs_prompt else None
+        return score_key(sample.sha256, prompt, self._fingerprint(sample, metric))
+
     def _done(self, sample: Sample, metric: LoadedMetric) -> bool:
         return self.table.has(sample.id, metric.spec.name, self._fingerprint(sample, metric))
 
@@ -182,7 +217,7 @@ class ImagePass:
         if isinstance(result, str):
             return self._nothing(sample, metric, result)
         if not math.isfinite(result):
-            return self._nothing(sample, metric, f"the result is {result}, not a finite number")
+            return self._nothing(sample, metric, f"the result is {result}, {NOT_FINITE}")
         return Score(sample.id, metric.spec.name, result, None, self._fingerprint(sample, metric))
 
     def _nothing(self, sample: Sample, metric: LoadedMetric, reason: str) -> Score:
@@ -190,10 +225,19 @@ class ImagePass:
 
 
 def _guarded(compute: Callable[[list[int]], Tensor], count: int) -> list[float | str]:
-    """Compute all at once, or one by one when that fails, so that one image cannot take the others with it."""
+    """Compute all at once; in halves when the device runs out of memory; one by one when it fails in another way, so
+    that one image cannot take the others with it."""
+    return _guarded_part(compute, list(range(count)))
+
+
+def _guarded_part(compute: Callable[[list[int]], Tensor], which: list[int]) -> list[float | str]:
     try:
-        return [float(value) for value in compute(list(range(count)))]
+        return [float(value) for value in compute(which)]
     except Exception as error:  # a metric may fail in any way; the reason is kept in the scores
-        if count == 1:
-            return [f"the metric failed: {type(error).__name__}: {error}"]
-    return [_guarded(lambda _, i=i: compute([i]), 1)[0] for i in range(count)]  # type: ignore[misc]
+        if len(which) == 1:
+            return [f"{FAILED}: {type(error).__name__}: {error}"]
+        step = -(-len(which) // 2) if isinstance(error, torch.OutOfMemoryError) else 1
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    parts = [which[start : start + step] for start in range(0, len(which), step)]
+    return [value for part in parts for value in _guarded_part(compute, part)]

@@ -1,150 +1,213 @@
-"""Scores in summary: one row per label and metric with mean, interval and n; and that as text for a terminal."""
+"""What has been scored already: the rows of ``scores.parquet``, looked up, added to and written.
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
-from typing import Any
+While a command runs, new rows go to small files in ``scores.parts/``, so that saving costs the same however many rows
+there are; at the end everything is written once, in order, and the parts are removed. :meth:`pixeval.runs.Run.scores`
+reads both, so nothing is lost in between.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pixeval.catalog import CATALOG
-from pixeval.metric_spec import MetricSpec
+from pixeval.errors import InputError
 from pixeval.records import Sample, Score, SetScore
-from pixeval.runs import Run
+from pixeval.runs import SCORE_PARTS, Run, score_files
+from pixeval.tables import read_table, schema_of, write_records
+
+ABSENT = -1
+BLOCK = 4096
+"""Samples that are written at a time."""
 
 
-def summarise(run: Run, metrics: Sequence[str], left_out: dict[str, str] | None = None) -> dict[str, Any]:
-    """What ``pixeval score`` reports, as JSON can hold it.
+class _Column:
+    """The rows of one metric: a value, a fingerprint and a reason per sample, the last two as codes."""
 
-    ``images``: rows of :func:`image_rows`; ``sets``: set scores with n and interval; ``unscored``: how many values
-    are missing by reason; ``left_out``: metrics that were not run, with the reason.
+    def __init__(self, n: int) -> None:
+        self.values: NDArray[np.float64] = np.full(n, np.nan)
+        self.fingerprints: NDArray[np.int32] = np.full(n, ABSENT, dtype=np.int32)
+        self.reasons: NDArray[np.int32] = np.full(n, ABSENT, dtype=np.int32)
+
+
+class _Words:
+    """Strings and their codes."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+        self._codes: dict[str, int] = {}
+
+    def code(self, word: str) -> int:
+        if word not in self._codes:
+            self._codes[word] = len(self.all)
+            self.all.append(word)
+        return self._codes[word]
+
+
+class ScoreTable:
+    """One row per sample and metric; a row under another fingerprint is replaced.
+
+    Rows of samples that the run no longer has are dropped; rows of metrics that are not asked for now are kept.
+    Takes 16 bytes per sample and metric, besides one copy of each distinct reason and fingerprint.
     """
-    chosen = set(metrics)
-    samples = run.samples()
-    scores = [score for score in run.scores() if score.metric in chosen]
-    reasons = Counter((s.metric, s.reason or "") for s in scores if s.value is None)
-    files = {sample.id: sample.path for sample in samples}
-    broken = _unscored_images(scores)
-    return {
-        "run": str(run.path),
-        "images": image_rows(scores, samples),
-        "sets": [_set_row(score) for score in run.set_scores() if score.metric in chosen],
-        "unreadable": [{"file": files[i], "reason": reason} for i, reason in broken.items()],
-        "unscored": [
-            {"metric": m, "reason": r, "n": n} for (m, r), n in sorted(reasons.items()) if r not in broken.values()
-        ],
-        "left_out": [{"metric": metric, "reason": reason} for metric, reason in (left_out or {}).items()],
-    }
+
+    def __init__(self, run: Run, samples: Sequence[Sample], shard: int = 0) -> None:
+        """``shard`` goes into the names of the parts, so that several processes can write at a time."""
+        self._run, self._shard = run, shard
+        self._ids = [sample.id for sample in samples]
+        self._position = {identity: position for position, identity in enumerate(self._ids)}
+        self._columns: dict[str, _Column] = {}
+        self._words = _Words()
+        self._unsaved: list[Score] = []
+        files = score_files(run.path)
+        self._changed = any(file.parent.name == SCORE_PARTS for file in files)
+        for file in files:
+            self._read(file)
+        mine = sorted((run.path / SCORE_PARTS).glob(f"{shard:03d}-*.parquet"))
+        self._next_part = int(mine[-1].stem.partition("-")[2]) + 1 if mine else 0
+
+    def has(self, sample_id: str, metric: str, fingerprint: str) -> bool:
+        """Whether there is a value under this fingerprint. A row without a value is tried again."""
+        column = self._columns.get(metric)
+        if column is None:
+            return False
+        position = self._position[sample_id]
+        code = column.fingerprints[position]
+        found: bool = code != ABSENT and column.reasons[position] == ABSENT
+        return found and self._words.all[code] == fingerprint
+
+    def put(self, scores: Iterable[Score]) -> None:
+        """Add or replace rows; :meth:`save` writes them."""
+        for score in scores:
+            column = self._columns.setdefault(score.metric, _Column(len(self._ids)))
+            position = self._position[score.sample_id]
+            value = np.nan if score.value is None else score.value
+            fingerprint = self._words.code(score.fingerprint)
+            reason = ABSENT if score.value is not None else self._words.code(score.reason or "")
+            if (
+                column.fingerprints[position] != fingerprint
+                or column.reasons[position] != reason
+                or (reason == ABSENT and column.values[position] != value)
+            ):
+                column.values[position] = value
+                column.fingerprints[position] = fingerprint
+                column.reasons[position] = reason
+                self._unsaved.append(score)
+
+    def save(self) -> None:
+        """Keep what is new, in a small file of its own.
+
+        Raises:
+            InputError: it cannot be written; what was saved before is still whole.
+        """
+        if not self._unsaved:
+            return
+        file = self._run.path / SCORE_PARTS / f"{self._shard:03d}-{self._next_part:06d}.parquet"
+        try:
+            write_records(file, self._unsaved, Score)
+        except OSError as error:
+            raise unwritable(file, error) from error
+        self._unsaved, self._changed = [], True
+        self._next_part += 1
+
+    def finish(self) -> None:
+        """Write all rows to ``scores.parquet`` when a row has changed, and remove the parts.
+
+        Samples keep the run's order, metrics the catalogue's, unknown metrics come last by name.
+
+        Raises:
+            InputError: it cannot be written; the parts are still there.
+        """
+        self.save()
+        if not self._changed:
+            return
+        file = self._run.path / "scores.parquet"
+        partial = file.with_name(file.name + ".partial")
+        try:
+            with pq.ParquetWriter(partial, schema_of(Score), compression="zstd") as writer:
+                for table in self._blocks():
+                    writer.write_table(table)
+            os.replace(partial, file)
+        except OSError as error:
+            raise unwritable(file, error) from error
+        shutil.rmtree(self._run.path / SCORE_PARTS, ignore_errors=True)
+        self._changed = False
+
+    def _read(self, file: Path) -> None:
+        """Take over the rows of a file."""
+        table = read_table(file, Score)
+        positions = pc.fill_null(pc.index_in(table["sample_id"], value_set=pa.array(self._ids, pa.string())), ABSENT)
+        rows = positions.to_numpy()
+        self._changed |= bool((rows == ABSENT).any())
+        values = table["value"].to_numpy()
+        metrics, metric_names = _encoded(table["metric"])
+        fingerprints, fingerprint_words = _encoded(table["fingerprint"])
+        reasons, reason_words = _encoded(pc.fill_null(table["reason"], ""))
+        as_code = np.array([self._words.code(word) for word in fingerprint_words], dtype=np.int32)
+        as_reason = np.array([self._words.code(word) for word in reason_words], dtype=np.int32)
+        for number, metric in enumerate(metric_names):
+            chosen = (metrics == number) & (rows != ABSENT)
+            where = rows[chosen]
+            column = self._columns.setdefault(metric, _Column(len(self._ids)))
+            column.values[where] = values[chosen]
+            column.fingerprints[where] = as_code[fingerprints[chosen]]
+            column.reasons[where] = np.where(np.isnan(values[chosen]), as_reason[reasons[chosen]], ABSENT)
+
+    def _blocks(self) -> Iterator[pa.Table]:
+        """All rows in order, a block of samples at a time."""
+        rank = {spec.name: position for position, spec in enumerate(CATALOG)}
+        names = sorted(self._columns, key=lambda name: (rank.get(name, len(rank)), name))
+        columns = [self._columns[name] for name in names]
+        words, ids = pa.array(self._words.all, pa.string()), pa.array(self._ids, pa.string())
+        for start in range(0, len(self._ids), BLOCK):
+            part = slice(start, min(start + BLOCK, len(self._ids)))
+            fingerprints = np.stack([c.fingerprints[part] for c in columns], 1)
+            present = fingerprints != ABSENT
+            rows, which = np.nonzero(present)  # row by row: all metrics of a sample, then the next sample
+            reasons = np.stack([c.reasons[part] for c in columns], 1)[present]
+            values = np.stack([c.values[part] for c in columns], 1)[present]
+            yield pa.table(
+                {
+                    "sample_id": ids.take(pa.array(rows + start)),
+                    "metric": pa.array(names, pa.string()).take(pa.array(which)),
+                    "value": pa.array(values, mask=reasons != ABSENT),
+                    "reason": words.take(pa.array(reasons, mask=reasons == ABSENT)),
+                    "fingerprint": words.take(pa.array(fingerprints[present])),
+                },
+                schema=schema_of(Score),
+            )
 
 
-def image_rows(scores: Sequence[Score], samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Per label and metric: ``n``, ``n_unscored``, ``mean`` with 95 % interval ``low`` and ``high``, ``better``.
+def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
+    """Codes and the distinct strings they stand for."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
 
-    The interval is a bootstrap over prompts, since images of one prompt are not independent (over images where there
-    are no prompts). Mean and bounds are None where they cannot be given.
+
+def save_set_scores(run: Run, scores: Sequence[SetScore]) -> None:
+    """Replace the run's set scores when they differ.
+
+    Raises:
+        InputError: the file cannot be written.
     """
-    specs = {spec.name: spec for spec in CATALOG}
-    order = {name: position for position, name in enumerate(specs)}
-    by_id = {sample.id: sample for sample in samples}
-    labels = list(dict.fromkeys(sample.label for sample in samples))
-    groups: dict[tuple[str, str], list[Score]] = {}
-    for score in scores:
-        groups.setdefault((by_id[score.sample_id].label, score.metric), []).append(score)
-    keys = sorted(groups, key=lambda key: (labels.index(key[0]), order.get(key[1], len(order)), key[1]))
-    return [_image_row(label, metric, groups[label, metric], by_id, specs.get(metric)) for label, metric in keys]
+    if list(scores) == run.set_scores():
+        return
+    try:
+        run.write_set_scores(list(scores))
+    except OSError as error:
+        raise unwritable(run.path / "set_scores.parquet", error) from error
 
 
-def _image_row(
-    label: str, metric: str, scores: Sequence[Score], by_id: dict[str, Sample], spec: MetricSpec | None
-) -> dict[str, Any]:
-    from pixeval.stats import mean_interval
-
-    values = [score.value for score in scores if score.value is not None]
-    # an image without a prompt is its own cluster
-    clusters: list[Hashable] = [by_id[s.sample_id].prompt_id or s.sample_id for s in scores if s.value is not None]
-    found = mean_interval(values, clusters=clusters) if values else None
-    return {
-        "label": label,
-        "metric": metric,
-        "family": spec.family if spec else None,
-        "better": _better(spec),
-        "n": len(values),
-        "n_unscored": len(scores) - len(values),
-        "mean": found.value if found else None,
-        "low": found.low if found else None,
-        "high": found.high if found else None,
-    }
-
-
-def _set_row(score: SetScore) -> dict[str, Any]:
-    spec = next((spec for spec in CATALOG if spec.name == score.metric), None)
-    return {
-        "label": score.label,
-        "metric": score.metric,
-        "better": _better(spec),
-        "reference": score.reference,
-        "n": score.n,
-        "value": score.value,
-        "low": score.low,
-        "high": score.high,
-        "reason": score.reason,
-    }
-
-
-def _better(spec: MetricSpec | None) -> str | None:
-    return None if spec is None else "higher" if spec.higher_is_better else "lower"
-
-
-def _unscored_images(scores: Sequence[Score]) -> dict[str, str]:
-    """Samples on which every metric that works elsewhere fails for one and the same reason: the image is to blame."""
-    working = {score.metric for score in scores if score.value is not None} or {score.metric for score in scores}
-    found: dict[str, set[str | None]] = {}
-    for score in scores:
-        if score.metric in working:
-            found.setdefault(score.sample_id, set()).add(score.reason)
-    return {i: r for i, (r, *others) in found.items() if r is not None and not others and len(working) > 1}
-
-
-def render(summary: dict[str, Any]) -> str:
-    """The summary as text of at most about 100 columns."""
-    blocks = [f"scores of {summary['run']}"]
-    for label in dict.fromkeys(row["label"] for row in summary["images"]):
-        rows = [row for row in summary["images"] if row["label"] == label]
-        blocks.append(_table(label, rows))
-    if summary["sets"]:
-        blocks.append(_table("against a reference set", summary["sets"], sets=True))
-    if summary["unreadable"]:
-        shown = [f"  {row['file']}: {row['reason']}" for row in summary["unreadable"][:10]]
-        more = len(summary["unreadable"]) - len(shown)
-        blocks.append("\n".join(["images that could not be scored", *shown, *([f"  and {more} more"] if more else [])]))
-    if summary["unscored"]:
-        lines = [f"  {row['metric']}: {row['n']} without a value: {row['reason']}" for row in summary["unscored"][:12]]
-        blocks.append("\n".join(["values that are missing", *lines]))
-    if summary["left_out"]:
-        by_reason: dict[str, list[str]] = {}
-        for row in summary["left_out"]:
-            by_reason.setdefault(row["reason"], []).append(row["metric"])
-        blocks.append("\n".join(["not run", *(f"  {', '.join(names)}: {r}" for r, names in by_reason.items())]))
-    return "\n\n".join(_printable(block) for block in blocks)
-
-
-def _table(title: str, rows: Sequence[dict[str, Any]], sets: bool = False) -> str:
-    width = max(24, max(len(_row_name(row, sets)) for row in rows) + 2)
-    lines = [
-        f"{title[:60]}",
-        f"  {'metric':{width}}{'mean' if not sets else 'value':>10}  {'95 % interval':24}{'n':>6}",
-    ]
-    for row in rows:
-        value, low, high = row["value" if sets else "mean"], row["low"], row["high"]
-        shown = "none" if value is None else f"{value:.4g}"
-        bounds = "" if low is None else f"[{low:.4g}, {high:.4g}]"
-        note = row.get("reason") or (f"{row['n_unscored']} unscored" if row.get("n_unscored") else "")
-        lines.append(f"  {_row_name(row, sets):{width}}{shown:>10}  {bounds:24}{row['n']:>6}  {note}".rstrip())
-    return "\n".join(lines)
-
-
-def _row_name(row: dict[str, Any], sets: bool) -> str:
-    arrow = {"higher": "↑", "lower": "↓"}.get(row["better"] or "", " ")
-    return f"{arrow} {row['metric']}" + (f" ({row['label']} vs {row['reference']})" if sets else "")
-
-
-def _printable(text: str) -> str:
-    """Control characters of file names and prompts must not reach the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+def unwritable(file: Path, error: OSError) -> InputError:
+    """The error for a table that cannot be written, as on a full disk."""
+    file.with_name(file.name + ".partial").unlink(missing_ok=True)
+    return InputError(
+        f"cannot write {file}: {error.strerror or error}. What was saved before is kept: free some space "
+        "(or make the folder writable) and run the same command again to go on."
+    )

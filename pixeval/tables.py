@@ -52,14 +52,26 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
     """
     if not path.exists():
         return []
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet ({error}); delete it and run the command again") from error
+    rows = read_table(path).to_pylist()
     names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     try:
         return [
             kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in names}) for row in rows
         ]
     except TypeError as error:
+        raise InputError(f"{path} was not written by this version of pixeval ({error}); make it again") from error
+
+
+def read_table(path: Path, kind: type[Any] | None = None) -> pa.Table:
+    """The Arrow table of a file; with the columns of ``kind``, if given.
+
+    Raises:
+        InputError: the file is damaged or lacks a column.
+    """
+    try:
+        table = pq.read_table(path)
+        return table if kind is None else table.select(schema_of(kind).names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({error}); delete it and run the command again") from error
+    except KeyError as error:
         raise InputError(f"{path} was not written by this version of pixeval ({error}); make it again") from error

@@ -24,7 +24,7 @@ from pixeval.images import write_png
 from pixeval.records import Sample, Score, sample_id
 from pixeval.runs import Run
 from pixeval.score_images import _guarded
-from pixeval.score_table import render
+from pixeval.score_summary import render
 from pixeval.zoo.icons import load_icons
 
 PIXELS = ("quality", "flaws")
