@@ -11,6 +11,7 @@ from pixeval.catalog_quality import QUALITY
 from pixeval.catalog_reference import REFERENCE
 from pixeval.errors import InputError, unknown_name
 from pixeval.metric_spec import FAMILIES, MetricSpec
+from pixeval.weights import missing_weights
 
 if TYPE_CHECKING:
     from pixeval.encoders import ClipEncoder
@@ -43,20 +44,37 @@ def select(names: Sequence[str]) -> tuple[MetricSpec, ...]:
     return tuple(spec for spec in CATALOG if spec.name in names or spec.family in names)
 
 
-def load(spec: MetricSpec, *, encoder: "ClipEncoder | None" = None, captions: Sequence[str] = ()) -> Any:
+def load(
+    spec: MetricSpec,
+    *,
+    encoder: "ClipEncoder | None" = None,
+    captions: Sequence[str] = (),
+    weights: str | None = None,
+) -> Any:
     """The metric itself: a Scorer, FlawScorer, ReferenceScorer or SetMetric according to its family.
 
+    Its factory is called with the encoder, the captions and the weights, in this order, each only where it is among
+    the needs. Set metrics take features and are made without an encoder.
+
     Args:
-        encoder: for metrics with ``clip`` among their needs. Set metrics take features and need none here.
+        encoder: for per-image metrics with ``clip`` among their needs.
         captions: for metrics with ``captions`` among their needs.
+        weights: for metrics with ``weights`` among their needs: a local path, or a hub name where the metric says so.
 
     Raises:
-        InputError: what it needs was not given.
+        InputError: what it needs was not given, or the weights are not what the metric expects.
     """
     module, _, attribute = spec.factory.partition(":")
     factory = getattr(importlib.import_module(module), attribute)
-    if spec.family != "alignment":
-        return factory()
-    if encoder is None:
-        raise InputError(f"{spec.name} needs a CLIP encoder; load one with ClipEncoder.load()")
-    return factory(encoder, captions) if "captions" in spec.needs else factory(encoder)
+    arguments: list[Any] = []
+    if "clip" in spec.needs and spec.family != "distribution":
+        if encoder is None:
+            raise InputError(f"{spec.name} needs a CLIP encoder; load one with ClipEncoder.load()")
+        arguments.append(encoder)
+    if "captions" in spec.needs:
+        arguments.append(captions)
+    if "weights" in spec.needs:
+        if weights is None:
+            raise InputError(missing_weights(spec))
+        arguments.append(weights)
+    return factory(*arguments)

@@ -4,7 +4,7 @@ Resumable: values that are there under the same fingerprint are not computed aga
 in the same files as an uninterrupted one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from pixeval.cache import Cache, open_cache
-from pixeval.catalog import load, select
+from pixeval.catalog import CATALOG, load, select
 from pixeval.encoders import ClipEncoder
 from pixeval.errors import InputError
 from pixeval.features import FeatureStore
@@ -25,6 +25,7 @@ from pixeval.score_sets import score_sets
 from pixeval.score_summary import summarise
 from pixeval.score_table import ScoreTable, save_set_scores
 from pixeval.shards import ALONE, Shard, current_shard
+from pixeval.weights import missing_weights, parse_weights
 
 SAVE_EVERY = 64
 """Images between two saves of the table; at most so much work is lost by a crash."""
@@ -47,6 +48,8 @@ class ScoreConfig:
     clip: str = "bundled"
     """CLIP for the alignment and distribution families: 'bundled', a local open_clip folder, 'hf-hub:owner/model',
     or an ARCHITECTURE/PRETRAINED pair of open_clip."""
+    weights: tuple[str, ...] = ()
+    """NAME=PATH for each metric whose weights are not bundled, as in 'laion_aesthetic=head.safetensors'."""
     batch_size: int = 16
     """Images in one chunk; halved where the device runs out of memory. Other sizes may change the last digits."""
     device: str = "cpu"
@@ -87,6 +90,7 @@ def score(config: ScoreConfig) -> dict[str, Any] | None:
         names,
         encoder=encoder,
         reference=config.reference,
+        weights=parse_weights(config.weights, CATALOG),
         batch_size=config.batch_size,
         device=device,
         progress=True,
@@ -113,6 +117,7 @@ def score_run(
     *,
     encoder: ClipEncoder | None = None,
     reference: Run | Path | None = None,
+    weights: Mapping[str, str] | None = None,
     batch_size: int = 16,
     device: str = "cpu",
     save_every: int = SAVE_EVERY,
@@ -126,15 +131,19 @@ def score_run(
         metrics: names of metrics or families of the catalogue.
         encoder: for metrics that need CLIP; the bundled one by default.
         reference: for the reference and distribution families.
+        weights: paths by metric, for metrics whose weights are not bundled. One that has none is left out where its
+            family was asked for, and an error where it was asked for by name.
         batch_size: images in one chunk; values agree between sizes up to float32 rounding.
         save_every: images between two saves.
         cache: what was computed before, in any run; none by default.
         shard: this process's part of the images; the first writes the tables when all are done.
 
     Raises:
-        InputError: an unknown metric, no samples, no reference where one is needed, or a full disk.
+        InputError: an unknown metric, no samples, no reference or weights where they are needed, or a full disk.
     """
-    specs = select(metrics)
+    weights = weights or {}
+    without = _without_weights(metrics, weights)
+    specs = tuple(spec for spec in select(metrics) if spec.name not in without)
     images = ImageSet.open(run)
     against = ImageSet.open(reference) if reference is not None else None
     need_reference = [spec.name for spec in specs if {"reference_image", "reference_set"} & set(spec.needs)]
@@ -144,7 +153,7 @@ def score_run(
     if any("clip" in spec.needs for spec in specs):
         features = FeatureStore((encoder or ClipEncoder.load()).to(device), cache)
     captions = sorted({s.prompt for s in images.samples if s.prompt and s.prompt.strip()})
-    loaded, hindered = _load(specs, features, captions)
+    loaded, hindered = _load(specs, features, captions, weights, device)
     table = ScoreTable(run, images.samples, shard.index)
     table.put(Score(s.id, spec.name, None, reason, spec.name) for spec, reason in hindered for s in images.samples)
     per_image = [metric for metric in loaded if metric.spec.family != "distribution"]
@@ -185,7 +194,8 @@ def choose(config: ScoreConfig) -> tuple[tuple[MetricSpec, ...], ClipEncoder | N
         InputError: a metric was asked for by name and cannot run here.
     """
     specs = select(config.metrics or FAMILIES)
-    left_out: dict[str, str] = {}
+    left_out = _without_weights(config.metrics or FAMILIES, parse_weights(config.weights, CATALOG))
+    specs = tuple(spec for spec in specs if spec.name not in left_out)
     encoder = None
     if any("clip" in spec.needs for spec in specs):
         try:
@@ -211,8 +221,23 @@ def check_device(device: str) -> None:
         raise InputError(f"device {device!r} cannot be used here ({reason}); try --device cpu") from error
 
 
+def _without_weights(names: Sequence[str], weights: Mapping[str, str]) -> dict[str, str]:
+    """Metrics that no weights were given for, with the reason; an error where one was asked for by its own name."""
+    without = {}
+    for spec in select(names):
+        if "weights" in spec.needs and spec.name not in weights:
+            if spec.name in names:
+                raise InputError(missing_weights(spec))
+            without[spec.name] = missing_weights(spec)
+    return without
+
+
 def _load(
-    specs: Sequence[MetricSpec], features: FeatureStore | None, captions: Sequence[str]
+    specs: Sequence[MetricSpec],
+    features: FeatureStore | None,
+    captions: Sequence[str],
+    weights: Mapping[str, str],
+    device: str,
 ) -> tuple[list[LoadedMetric], list[tuple[MetricSpec, str]]]:
     """The metrics, and those that cannot run on any image of this run with the reason."""
     encoder = features.encoder if features is not None else None
@@ -222,5 +247,6 @@ def _load(
             held = "no prompt" if not captions else "only one distinct prompt"
             hindered.append((spec, f"{held}: {spec.name} tells the prompts of a run apart and needs at least two"))
         else:
-            loaded.append(LoadedMetric(spec, load(spec, encoder=encoder, captions=captions)))
+            scorer = load(spec, encoder=encoder, captions=captions, weights=weights.get(spec.name))
+            loaded.append(LoadedMetric(spec, scorer.to(device) if "weights" in spec.needs else scorer))
     return loaded, hindered

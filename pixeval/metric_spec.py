@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Family = Literal["quality", "flaws", "alignment", "distribution", "reference"]
-Need = Literal["prompt", "captions", "reference_image", "reference_set", "clip"]
-"""``captions`` are all distinct prompts of the run; ``clip`` is the shared encoder."""
+Need = Literal["prompt", "captions", "reference_image", "reference_set", "clip", "weights"]
+"""``captions`` are all distinct prompts of the run; ``clip`` is the shared encoder; ``weights`` are the metric's own,
+which are not bundled and come by ``--weights NAME=PATH``."""
 
 FAMILIES: tuple[Family, ...] = ("quality", "flaws", "alignment", "distribution", "reference")
 
@@ -23,7 +24,7 @@ class MetricSpec:
     high: float
     """Range of possible values; ``inf`` where unbounded."""
     factory: str
-    """``module:attribute``, called by :func:`load` with what the metric needs and nothing else."""
+    """``module:attribute``, called by :func:`pixeval.catalog.load` with what the metric needs and nothing else."""
     citation: str
     needs: tuple[Need, ...] = ()
     differentiable: bool = False
@@ -31,6 +32,8 @@ class MetricSpec:
     """The optional dependency group that must be installed, if any."""
     weights: str = "none"
     """Licence of the weights, or ``none``."""
+    weights_format: str = ""
+    """For metrics with ``weights`` among their needs: what PATH in ``--weights NAME=PATH`` has to be."""
     min_side: int = 1
     """Smallest height and width of an image that can be scored, in pixels."""
     caution: str = ""

@@ -10,9 +10,37 @@ from typing import Literal
 
 Question = Literal["flaws", "appeal", "alignment"]
 Choice = Literal["left", "tie", "right", "both_bad", "skip", "reject"]
+Relation = Literal["left of", "right of", "above", "below"]
 
 QUESTIONS: tuple[Question, ...] = ("flaws", "appeal", "alignment")
 """The paper's three questions (arXiv 2409.17565): fewer flaws (prompt hidden), more appealing, closer to the text."""
+
+
+RELATIONS: tuple[Relation, ...] = ("left of", "right of", "above", "below")
+"""Positions in the image plane, as the viewer sees them (the four of GenEval, arXiv 2310.11513)."""
+
+
+@dataclass(frozen=True)
+class ObjectSpec:
+    """How many things of one kind and colour an image must show, for a detector to check."""
+
+    name: str
+    """Singular noun phrase without article and colour: ``dining table``."""
+    colour: str | None = None
+    """Only things of this colour count; None for any colour."""
+    at_least: int = 1
+    at_most: int | None = None
+    """None for no bound; 0 (with ``at_least`` 0) when there must be none."""
+
+
+@dataclass(frozen=True)
+class RelationSpec:
+    """Where one object of a prompt is relative to another, in the image plane."""
+
+    subject: int
+    """Index into ``Prompt.objects``, as is ``object``."""
+    relation: Relation
+    object: int
 
 
 @dataclass(frozen=True)
@@ -25,6 +53,9 @@ class Prompt:
     tags: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
     """Yes/no questions about the image, each to be answered with yes when it matches the text."""
+    objects: tuple[ObjectSpec, ...] = ()
+    """What a detector can check of the text; what it cannot check is left out."""
+    relations: tuple[RelationSpec, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,9 @@ class ImagePass:
                 return values
 
             return _guarded(from_features, len(able))
+        if "prompt" in metric.spec.needs:
+            prompts = [sample.prompt or "" for sample in samples]
+            return _guarded(lambda which: metric.scorer(images[which], [prompts[i] for i in which]), len(able))
         return _guarded(lambda which: metric.scorer(images[which]), len(able))
 
     def _against_reference(self, image: Tensor, sample: Sample, metric: LoadedMetric) -> float | str:

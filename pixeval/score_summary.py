@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixeval.catalog import CATALOG
 from pixeval.metric_spec import MetricSpec
 from pixeval.records import Sample, Score, SetScore
 from pixeval.runs import Run
+
+if TYPE_CHECKING:
+    from pixeval.stats import Interval
 
 
 def summarise(run: Run, metrics: Sequence[str], left_out: dict[str, str] | None = None) -> dict[str, Any]:
@@ -48,25 +51,44 @@ def image_rows(scores: Sequence[Score], samples: Sequence[Sample]) -> list[dict[
     for score in scores:
         groups.setdefault((by_id[score.sample_id].label, score.metric), []).append(score)
     keys = sorted(groups, key=lambda key: (labels.index(key[0]), order.get(key[1], len(order)), key[1]))
-    return [_image_row(label, metric, groups[label, metric], by_id, specs.get(metric)) for label, metric in keys]
+    found = _intervals([groups[key] for key in keys], by_id)
+    return [
+        _image_row(*key, groups[key], interval, specs.get(key[1])) for key, interval in zip(keys, found, strict=True)
+    ]
+
+
+def _intervals(groups: Sequence[Sequence[Score]], by_id: dict[str, Sample]) -> "list[Interval | None]":
+    """The mean of each group with its interval; groups with values for the same samples share their draws."""
+    import numpy as np
+
+    from pixeval.stats import mean_intervals
+
+    together: dict[tuple[str, ...], list[int]] = {}
+    for number, scores in enumerate(groups):
+        together.setdefault(tuple(s.sample_id for s in scores if s.value is not None), []).append(number)
+    found: list[Interval | None] = [None] * len(groups)
+    for ids, numbers in together.items():
+        if not ids:
+            continue
+        values = np.array([[s.value for s in groups[number] if s.value is not None] for number in numbers]).T
+        # an image without a prompt is its own cluster
+        clusters: list[Hashable] = [by_id[i].prompt_id or i for i in ids]
+        for number, interval in zip(numbers, mean_intervals(values, clusters=clusters), strict=True):
+            found[number] = interval
+    return found
 
 
 def _image_row(
-    label: str, metric: str, scores: Sequence[Score], by_id: dict[str, Sample], spec: MetricSpec | None
+    label: str, metric: str, scores: Sequence[Score], found: "Interval | None", spec: MetricSpec | None
 ) -> dict[str, Any]:
-    from pixeval.stats import mean_interval
-
-    values = [score.value for score in scores if score.value is not None]
-    # an image without a prompt is its own cluster
-    clusters: list[Hashable] = [by_id[s.sample_id].prompt_id or s.sample_id for s in scores if s.value is not None]
-    found = mean_interval(values, clusters=clusters) if values else None
+    n = found.n if found else 0
     return {
         "label": label,
         "metric": metric,
         "family": spec.family if spec else None,
         "better": _better(spec),
-        "n": len(values),
-        "n_unscored": len(scores) - len(values),
+        "n": n,
+        "n_unscored": len(scores) - n,
         "mean": found.value if found else None,
         "low": found.low if found else None,
         "high": found.high if found else None,

@@ -62,20 +62,37 @@ def mean_interval(
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise InputError("no values to take a mean of; score at least one image")
-    if not np.isfinite(array).all():
+    return mean_intervals(array[:, None], confidence, seed, clusters)[0]
+
+
+def mean_intervals(
+    values: Array, confidence: float = 0.95, seed: int = 0, clusters: Sequence[Hashable] | None = None
+) -> list[Interval]:
+    """:func:`mean_interval` of every column of ``values`` (items x columns), from one set of bootstrap draws.
+
+    Raises:
+        InputError: as :func:`mean_interval`.
+    """
+    if not np.isfinite(values).all():
         raise InputError("a value is NaN or infinite; leave out what could not be scored")
-    sums, counts = _cluster_sums(array, range(array.size) if clusters is None else clusters)
-    mean = float(array.mean())
-    if len(sums) < 2:
-        return Interval(mean, None, None, array.size)
+    n, columns = values.shape
+    keys = range(n) if clusters is None else clusters
+    totals = [_cluster_sums(values[:, column], keys) for column in range(columns)]
+    sums, counts = np.stack([total for total, _ in totals], 1), totals[0][1]
+    means = values.mean(0)
+    groups = len(sums)
+    if groups < 2:
+        return [Interval(float(mean), None, None, n) for mean in means]
     rng = np.random.default_rng(seed)
-    means: list[Array] = []
-    chunk = max(1, 2_000_000 // len(sums))
+    draws: list[Array] = []
+    chunk = max(1, 2_000_000 // groups)
     for start in range(0, DRAWS, chunk):
-        picked = rng.integers(0, len(sums), size=(min(chunk, DRAWS - start), len(sums)))
-        means.append(sums[picked].sum(1) / counts[picked].sum(1))
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(mean, float(low), float(high), array.size)
+        picked = rng.integers(0, groups, size=(min(chunk, DRAWS - start), groups))
+        row = np.arange(len(picked))[:, None] * groups
+        times = np.bincount((picked + row).ravel(), minlength=picked.size).reshape(picked.shape).astype(np.float64)
+        draws.append((times @ sums) / (times @ counts)[:, None])
+    low, high = np.quantile(np.concatenate(draws), [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return [Interval(float(m), float(lo), float(hi), n) for m, lo, hi in zip(means, low, high, strict=True)]
 
 
 def paired_interval(

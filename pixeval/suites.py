@@ -5,9 +5,10 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from pixeval.errors import InputError, unknown_name
-from pixeval.records import Prompt
+from pixeval.records import RELATIONS, ObjectSpec, Prompt, RelationSpec
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -21,7 +22,8 @@ def load_prompts(source: str) -> list[Prompt]:
     """Prompts of a bundled suite or a file.
 
     A ``.txt`` file has one prompt a line; ``.csv`` and ``.jsonl`` have a column ``prompt`` (or ``text``, or
-    ``caption``) and may have ``id`` and ``tags``; ``.toml`` has ``[[prompt]]`` tables with the fields of ``Prompt``.
+    ``caption``) and may have ``id`` and ``tags``; ``.toml`` has ``[[prompt]]`` tables with the fields of ``Prompt``
+    (an object may say ``count = 3`` for at least and at most 3). ``.jsonl`` may have those fields too.
 
     Raises:
         InputError: no such suite or file, nothing in it, or two prompts with one id.
@@ -64,17 +66,47 @@ def _parse(path: Path) -> list[Prompt]:
 
 
 def _prompt(row: object, index: int, path: Path) -> Prompt:
+    where = f"{path}, entry {index + 1}"
     if not isinstance(row, dict):
-        raise InputError(f"{path}, entry {index + 1}: expected an object with a field 'prompt', got {row!r}.")
+        raise InputError(f"{where}: expected an object with a field 'prompt', got {row!r}.")
     text = next((row[key] for key in ("prompt", "text", "caption") if row.get(key)), None)
     if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{path}, entry {index + 1}: no 'prompt' (or 'text', 'caption') in it.")
+        raise InputError(f"{where}: no 'prompt' (or 'text', 'caption') in it.")
     tags = row.get("tags") or ()
     if isinstance(tags, str):
         tags = tuple(tag for tag in re.split(r"[;,]\s*", tags) if tag)
+    objects = tuple(_object(spec, where) for spec in row.get("objects") or ())
     return Prompt(
         id=str(row.get("id") or f"p{index:04d}"),
         text=text.strip(),
         tags=tuple(str(tag) for tag in tags),
         questions=tuple(str(question) for question in row.get("questions") or ()),
+        objects=objects,
+        relations=tuple(_relation(spec, len(objects), where) for spec in row.get("relations") or ()),
     )
+
+
+def _object(spec: object, where: str) -> ObjectSpec:
+    """An object from its table: ``name``, perhaps ``colour``, and either ``count`` (exact) or bounds."""
+    known = {"name", "colour", "count", "at_least", "at_most"}
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str) or not set(spec) <= known:
+        raise InputError(f"{where}: an object needs 'name' and may have {', '.join(sorted(known))}; got {spec!r}.")
+    count: Any = spec.get("count")
+    at_most: Any = spec.get("at_most", count)
+    at_least: Any = spec.get("at_least", 1 if count is None else count)
+    whole = all(type(bound) is int and bound >= 0 for bound in (at_least, at_least if at_most is None else at_most))
+    if not whole or (at_most is not None and at_least > at_most):
+        raise InputError(f"{where}: object {spec['name']!r} needs whole numbers 0 <= at_least <= at_most.")
+    colour = spec.get("colour")
+    return ObjectSpec(spec["name"], None if colour is None else str(colour), at_least, at_most)
+
+
+def _relation(spec: object, objects: int, where: str) -> RelationSpec:
+    ends = [spec.get("subject"), spec.get("object")] if isinstance(spec, dict) else []
+    fits = len(ends) == 2 and all(type(end) is int and 0 <= end < objects for end in ends) and ends[0] != ends[1]
+    if not isinstance(spec, dict) or not fits or spec.get("relation") not in RELATIONS:
+        raise InputError(
+            f"{where}: a relation needs 'subject' and 'object', two different places in 'objects' counted from 0, "
+            f"and 'relation', one of {', '.join(RELATIONS)}; got {spec!r}."
+        )
+    return RelationSpec(spec["subject"], spec["relation"], spec["object"])

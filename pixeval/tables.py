@@ -3,7 +3,7 @@
 import os
 import types
 import typing
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,8 @@ _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_
 
 
 def schema_of(kind: type[Any]) -> pa.Schema:
-    """The Arrow schema of a dataclass whose fields are str, int, float, bool, optional or tuples of str."""
+    """The Arrow schema of a dataclass whose fields are str, int, float, bool, optional or tuples of these,
+    or tuples of such dataclasses."""
     hints = typing.get_type_hints(kind)
     return pa.schema([_arrow_field(f.name, hints[f.name]) for f in fields(kind)])
 
@@ -26,12 +27,14 @@ def schema_of(kind: type[Any]) -> pa.Schema:
 def _arrow_field(name: str, hint: Any) -> pa.Field:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        (inner,) = (a for a in arguments if a is not type(None))
-        return pa.field(name, _arrow_field(name, inner).type, nullable=True)
+        (some,) = (a for a in arguments if a is not type(None))
+        return pa.field(name, _arrow_field(name, some).type, nullable=True)
     if origin is typing.Literal:
         return pa.field(name, pa.string(), nullable=False)
     if origin is tuple:
-        return pa.field(name, pa.list_(_ARROW[arguments[0]]), nullable=False)
+        inner: Any = arguments[0]
+        item = pa.struct(list(schema_of(inner))) if isinstance(inner, type) and is_dataclass(inner) else _ARROW[inner]
+        return pa.field(name, pa.list_(item), nullable=False)
     return pa.field(name, _ARROW[hint], nullable=False)
 
 
@@ -54,10 +57,9 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
         return []
     rows = read_table(path).to_pylist()
     names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    nested = _nested(kind)
     try:
-        return [
-            kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in names}) for row in rows
-        ]
+        return [kind(**{k: _value(v, nested.get(k)) for k, v in row.items() if k in names}) for row in rows]
     except TypeError as error:
         raise InputError(f"{path} was not written by this version of pixeval ({error}); make it again") from error
 
@@ -75,3 +77,17 @@ def read_table(path: Path, kind: type[Any] | None = None) -> pa.Table:
         raise InputError(f"{path} cannot be read as Parquet ({error}); delete it and run the command again") from error
     except KeyError as error:
         raise InputError(f"{path} was not written by this version of pixeval ({error}); make it again") from error
+
+
+def _nested(kind: type[Any]) -> dict[str, type[Any]]:
+    """Fields that are tuples of dataclasses, and of which one."""
+    items: dict[str, Any] = {
+        name: typing.get_args(hint)[0] for name, hint in typing.get_type_hints(kind).items() if typing.get_args(hint)
+    }
+    return {name: item for name, item in items.items() if isinstance(item, type) and is_dataclass(item)}
+
+
+def _value(value: Any, item: type[Any] | None) -> Any:
+    if not isinstance(value, list):
+        return value
+    return tuple(value) if item is None else tuple(item(**row) for row in value)

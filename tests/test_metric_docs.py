@@ -31,7 +31,8 @@ def test_every_entry_is_complete_and_loads() -> None:
         assert spec.low < spec.high
         module, _, attribute = spec.factory.partition(":")
         assert hasattr(importlib.import_module(module), attribute)
-        if spec.family != "alignment":
+        assert bool(spec.weights_format) == ("weights" in spec.needs)
+        if spec.family == "distribution" or not {"clip", "weights"} & set(spec.needs):
             assert load(spec).fingerprint
 
 

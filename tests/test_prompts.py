@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 
 from pixeval.errors import InputError
-from pixeval.records import Prompt
+from pixeval.records import ObjectSpec, Prompt, RelationSpec
 from pixeval.suites import load_prompts, suite_names
+from pixeval.tables import read_records, write_records
 from pixeval.zoo.icons import load_icons
 
 
 def test_the_bundled_suites_hold_captions_of_the_bundled_icons() -> None:
     train, heldout = set(load_icons("train").captions), set(load_icons("heldout").captions)
     seen: set[str] = set()
-    for name in suite_names():
+    for name in ("icons-eval", "icons-tune"):
         for prompt in load_prompts(name):
             assert prompt.text in (heldout if "heldout" in prompt.tags else train)
             assert prompt.text not in seen, "no prompt is both tuned and evaluated on"
@@ -41,6 +42,54 @@ def test_files_of_every_kind(name: str, text: str, tmp_path: Path) -> None:
 def test_questions_and_ids_are_kept(tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_text('[[prompt]]\nid = "c"\ntext = "a cat"\nquestions = ["is it a cat?"]\n')
     assert load_prompts(str(tmp_path / "p.toml")) == [Prompt("c", "a cat", (), ("is it a cat?",))]
+
+
+STRUCTURED = """
+[[prompt]]
+id = "apples"
+text = "three red apples to the left of a bowl, and no spoon"
+objects = [
+  { name = "apple", colour = "red", count = 3 },
+  { name = "bowl" },
+  { name = "spoon", count = 0 },
+  { name = "crumb", at_least = 2, at_most = 9 },
+]
+relations = [{ subject = 0, relation = "left of", object = 1 }]
+"""
+
+
+def test_objects_and_relations_come_from_toml_and_survive_parquet(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(STRUCTURED)
+    prompts = load_prompts(str(tmp_path / "p.toml"))
+    assert prompts[0].objects == (
+        ObjectSpec("apple", "red", 3, 3),
+        ObjectSpec("bowl"),
+        ObjectSpec("spoon", at_least=0, at_most=0),
+        ObjectSpec("crumb", None, 2, 9),
+    )
+    assert prompts[0].relations == (RelationSpec(0, "left of", 1),)
+    prompts.append(Prompt("plain", "a cat", ("x",), ("is it a cat?",)))
+    write_records(tmp_path / "p.parquet", prompts, Prompt)
+    assert read_records(tmp_path / "p.parquet", Prompt) == prompts
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("count = 3", "count = -1", "object 'apple' needs whole numbers"),
+        ("count = 3", "count = true", "object 'apple' needs whole numbers"),
+        ("at_least = 2", "at_least = 10", "object 'crumb' needs whole numbers"),
+        ('name = "bowl"', 'nome = "bowl"', "an object needs 'name'"),
+        ("object = 1", "object = 4", "a relation needs"),
+        ("object = 1", "object = 0", "a relation needs"),
+        ("left of", "inside", "one of left of, right of, above, below"),
+    ],
+)
+def test_bad_objects_and_relations_are_refused(old: str, new: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(STRUCTURED.replace(f"{old}", new))
+    with pytest.raises(InputError, match=says) as error:
+        load_prompts(str(tmp_path / "p.toml"))
+    assert "p.toml, entry 1" in str(error.value)
 
 
 @pytest.mark.parametrize(

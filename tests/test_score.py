@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +67,11 @@ def make_run(path: Path, images: np.ndarray, prompts: tuple[str, ...] = CAPTIONS
         samples.append(Sample(identity, label, prompt_id, prompt, seed, "test", file, digest))
     run.write_samples(samples)
     return run
+
+
+def scored(run: Run, metrics: Sequence[str], **options: Any) -> list[Score]:
+    score_run(run, metrics, **options)
+    return run.scores()
 
 
 def by_file(run: Run) -> dict[tuple[str, str], Score]:
@@ -132,10 +139,10 @@ def test_a_folder_of_ordinary_images(odd_folder: Path, tmp_path: Path, encoder: 
 def test_values_do_not_depend_on_batch_size_or_order(tmp_path: Path, icons: np.ndarray, encoder: ClipEncoder) -> None:
     metrics = (*PIXELS, "alignment")
     run = make_run(tmp_path / "a", icons[:10])
-    first = {(s.sample_id, s.metric): s.value for s in score_run(run, metrics, encoder=encoder, batch_size=10)}
+    first = {(s.sample_id, s.metric): s.value for s in scored(run, metrics, encoder=encoder, batch_size=10)}
     other = make_run(tmp_path / "b", icons[:10])
     other.write_samples(other.samples()[::-1])
-    second = {(s.sample_id, s.metric): s.value for s in score_run(other, metrics, encoder=encoder, batch_size=3)}
+    second = {(s.sample_id, s.metric): s.value for s in scored(other, metrics, encoder=encoder, batch_size=3)}
     assert first.keys() == second.keys()
     for key, value in first.items():
         assert second[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
@@ -143,12 +150,12 @@ def test_values_do_not_depend_on_batch_size_or_order(tmp_path: Path, icons: np.n
 
 def test_present_values_are_not_computed_again(tmp_path: Path, icons: np.ndarray) -> None:
     run = make_run(tmp_path / "run", icons[:4])
-    rows = score_run(run, ["contrast", "noise"])
+    rows = scored(run, ["contrast", "noise"])
     planted = replace(rows[0], value=123.0)
     stale = replace(rows[2], value=456.0, fingerprint="contrast/0")
     own = Score(rows[0].sample_id, "my_reward", 1.5, None, "mine/1")
     run.write_scores([planted, rows[1], stale, *rows[3:], own])
-    after = {(s.sample_id, s.metric): s for s in score_run(run, ["contrast", "noise"])}
+    after = {(s.sample_id, s.metric): s for s in scored(run, ["contrast", "noise"])}
     assert after[planted.sample_id, planted.metric] == planted
     assert after[stale.sample_id, stale.metric] == rows[2]
     assert after[own.sample_id, "my_reward"] == own
@@ -172,15 +179,15 @@ score_folder(Path({str(folder)!r}), Path({str(tmp_path / "killed")!r}), ("qualit
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
     table = tmp_path / "killed" / "scores.parquet"
-    while not table.exists():
+    while not list((tmp_path / "killed").glob("scores.parts/*.parquet")):
         assert process.poll() is None, process.communicate()[1].decode()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.stderr is not None
     process.stderr.close()
-    scored = len(Run.open(tmp_path / "killed").scores())
-    assert 0 < scored < len(names) * 14
+    assert not table.exists()
+    assert 0 < len(Run.open(tmp_path / "killed").scores()) < len(names) * 14
     options = {"prompts": prompts, "encoder": ClipEncoder.load(str(clip_folder)), "batch_size": 4}
     for out in ("killed", "whole"):
         score_folder(folder, tmp_path / out, ("quality", "flaws", "alignment"), **options)
@@ -195,17 +202,17 @@ def test_a_changed_file_loses_its_scores_in_a_run_and_is_rescored_in_a_folder(
     score_run(run, ["contrast"])
     changed = run.samples()[1]
     Image.fromarray(icons[9]).save(run.image(changed))
-    rows = {s.sample_id: s for s in score_run(run, ["contrast"])}
+    rows = {s.sample_id: s for s in scored(run, ["contrast"])}
     assert rows[changed.id].value is None
     assert "changed" in (rows[changed.id].reason or "")
 
     folder = write_icons(tmp_path / "folder", icons[:3])
-    scored = score_folder(folder, tmp_path / "out", ["contrast"])
-    before = by_file(scored)
+    rescored = score_folder(folder, tmp_path / "out", ["contrast"])
+    before = by_file(rescored)
     Image.fromarray(icons[9]).save(folder / "icon-001.png")
     (folder / "icon-002.png").unlink()
     score_folder(folder, tmp_path / "out", ["contrast"])
-    after = by_file(scored)
+    after = by_file(rescored)
     assert after["icon-000.png", "contrast"] == before["icon-000.png", "contrast"]
     assert after["icon-001.png", "contrast"].value != before["icon-001.png", "contrast"].value
     assert ("icon-002.png", "contrast") not in after
@@ -240,12 +247,12 @@ def test_reference_metrics_pair_by_prompt_and_seed(tmp_path: Path, icons: np.nda
     noisy = np.clip(icons[:6].astype(int) + 9, 0, 255).astype(np.uint8)
     reference = make_run(tmp_path / "b", noisy, label="other")
     reference.write_samples(reference.samples()[::-1][:5])  # the first prompt is gone, the order is another
-    rows = {(s.sample_id, s.metric): s for s in score_run(run, ["reference"], reference=reference)}
+    rows = {(s.sample_id, s.metric): s for s in scored(run, ["reference"], reference=reference)}
     samples = run.samples()
     assert "same prompt and seed" in (rows[samples[0].id, "psnr"].reason or "")
     error = ((icons[1] - noisy[1].astype(float)) / 255) ** 2
     assert rows[samples[1].id, "psnr"].value == pytest.approx(-10 * np.log10(error.mean()), abs=1e-3)
-    same = {(s.sample_id, s.metric): s for s in score_run(run, ["reference"], reference=run)}
+    same = {(s.sample_id, s.metric): s for s in scored(run, ["reference"], reference=run)}
     assert "finite" in (same[samples[1].id, "psnr"].reason or "")
     assert same[samples[1].id, "ssim"].value == pytest.approx(1, abs=1e-5)
     small = write_icons(tmp_path / "small", icons[:6], size=64)
@@ -291,13 +298,13 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, icons: np.ndarray) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
     try:
-        with pytest.raises(InputError, match=r"cannot write .*scores\.parquet"):
+        with pytest.raises(InputError, match=r"cannot write .*scores\.parts"):
             score_run(run, ["noise"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert table.read_bytes() == before
-    assert not list(run.path.glob("*.partial"))
-    assert len(score_run(run, ["noise"])) == 16
+    assert not list(run.path.rglob("*.partial"))
+    assert len(scored(run, ["noise"])) == 16
 
 
 def test_a_failing_image_leaves_the_others_alone() -> None:

@@ -194,6 +194,8 @@ def ours(spec: MetricSpec, dtype: torch.dtype = torch.float64) -> list[float]:
 def main(arguments: Sequence[str] = ()) -> None:
     golden = {}
     for spec in CATALOG:
+        if "weights" in spec.needs:
+            continue
         if spec.name in REFERENCES:
             package, function = REFERENCES[spec.name]
             values = function()
