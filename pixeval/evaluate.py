@@ -7,7 +7,7 @@ in the same files as an uninterrupted one.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -26,6 +26,8 @@ from pixeval.score_summary import summarise
 from pixeval.score_table import ScoreTable, save_set_scores
 from pixeval.shards import ALONE, Shard, current_shard
 from pixeval.weights import missing_weights, parse_weights
+
+Engine = Literal["local", "ray"]
 
 SAVE_EVERY = 64
 """Images between two saves of the table; at most so much work is lost by a crash."""
@@ -54,6 +56,8 @@ class ScoreConfig:
     """Images in one chunk; halved where the device runs out of memory. Other sizes may change the last digits."""
     device: str = "cpu"
     """Where metrics and encoder run: 'cpu', 'cuda' (under 'accelerate launch' each process takes its own), 'mps'."""
+    engine: Engine = "local"
+    """'ray' shares the images out over a Ray cluster (optional extra 'ray')."""
     cache: str = "default"
     """Folder of the score cache, or 'none'; default $PIXEVAL_CACHE, else ~/.cache/pixeval ('pixeval cache')."""
 
@@ -96,6 +100,7 @@ def score(config: ScoreConfig) -> dict[str, Any] | None:
         progress=True,
         cache=open_cache(config.cache),
         shard=shard,
+        engine=config.engine,
     )
     return summarise(run, names, left_out) if shard.is_first else None
 
@@ -124,6 +129,7 @@ def score_run(
     progress: bool = False,
     cache: Cache | None = None,
     shard: Shard = ALONE,
+    engine: Engine = "local",
 ) -> None:
     """Score the samples of ``run`` and write ``scores.parquet`` and ``set_scores.parquet``.
 
@@ -137,6 +143,7 @@ def score_run(
         save_every: images between two saves.
         cache: what was computed before, in any run; none by default.
         shard: this process's part of the images; the first writes the tables when all are done.
+        engine: ``local``, or ``ray`` (see :mod:`pixeval.ray_pass`).
 
     Raises:
         InputError: an unknown metric, no samples, no reference or weights where they are needed, or a full disk.
@@ -160,7 +167,12 @@ def score_run(
     per_set = [metric for metric in loaded if metric.spec.family == "distribution"]
     references = References.match(images, against) if against is not None else None
     images_pass = ImagePass(images, per_image, table, features, references, device, cache, bool(per_set))
-    images_pass.run(batch_size, save_every, progress, shard)
+    if engine == "ray":
+        from pixeval.ray_pass import run_on_ray
+
+        run_on_ray(images_pass, batch_size, save_every, progress)
+    else:
+        images_pass.run(batch_size, save_every, progress, shard)
     shard.wait()
     if not shard.is_first:
         return

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,11 @@ from pixeval.folder import ImageSet
 from pixeval.images import UnreadableImage, read_image
 from pixeval.metric_spec import MetricSpec
 from pixeval.records import Sample, Score
-from pixeval.score_table import ScoreTable
+from pixeval.score_table import Rows
 from pixeval.shards import ALONE, Shard
 
+Prepared = tuple[list[Batch], dict[str, str]]
+"""Decoded batches of a chunk, and by sample id why the others have none."""
 NO_PROMPT = "no prompt"
 FAILED = "the metric failed"
 NOT_FINITE = "not a finite number"
@@ -63,7 +65,7 @@ class ImagePass:
         self,
         images: ImageSet,
         metrics: Sequence[LoadedMetric],
-        table: ScoreTable,
+        table: Rows,
         features: FeatureStore | None,
         references: References | None,
         device: str = "cpu",
@@ -88,23 +90,39 @@ class ImagePass:
             file=sys.stderr,
             disable=None if progress else True,
         ) as bar:
-            for samples, (batches, reasons) in prefetch(mine, self._prepare):
-                self._put_reasons(samples, reasons)
-                self._put_hindrances([sample for sample in samples if sample.id not in reasons])
-                unsaved += sum(self._score_batch(batch) for batch in batches)
+            for samples, prepared in prefetch(mine, self.prepare):
+                unsaved += self.score_chunk(samples, prepared)
                 if unsaved >= save_every:
                     self.table.save()
                     unsaved = 0
-                if self.features is not None and not self.keep_features:
-                    self.features.forget()
                 bar.update(len(samples))
         self.table.save()
 
-    def _prepare(self, samples: tuple[Sample, ...]) -> Callable[[], tuple[list[Batch], dict[str, str]]]:
+    def prepare(self, samples: tuple[Sample, ...]) -> Callable[[], Prepared]:
         """Take from the cache what is there; returns the reading and decoding that is left to do.
 
         Files are always read, since one that has changed loses its scores; they are decoded when a value is missing.
         """
+        missing = self.recall(samples)
+
+        def read() -> Prepared:
+            chunk = read_chunk(self.images, samples)
+            return decode_chunk(chunk) if missing else ([], chunk.reasons)
+
+        return read
+
+    def score_chunk(self, samples: tuple[Sample, ...], prepared: Prepared) -> int:
+        """Score what is missing and was decoded; returns how many images that were."""
+        batches, reasons = prepared
+        self._put_reasons(samples, reasons)
+        self.put_hindrances([sample for sample in samples if sample.id not in reasons])
+        scored = sum(self._score_batch(batch) for batch in batches)
+        if self.features is not None and not self.keep_features:
+            self.features.forget()
+        return scored
+
+    def recall(self, samples: Sequence[Sample]) -> bool:
+        """Take from the cache what is there; returns whether a value is still missing."""
         missing: dict[bytes, list[tuple[Sample, LoadedMetric]]] = {}
         for sample in samples:
             for metric in self.metrics:
@@ -113,19 +131,15 @@ class ImagePass:
         if self.cache is not None and missing:
             for key, value in self.cache.scores(list(missing)).items():
                 self.table.put(self._row(sample, metric, value) for sample, metric in missing.pop(key))
-
-        def read() -> tuple[list[Batch], dict[str, str]]:
-            chunk = read_chunk(self.images, samples)
-            return decode_chunk(chunk) if missing else ([], chunk.reasons)
-
-        return read
+        return bool(missing)
 
     def _put_reasons(self, samples: Sequence[Sample], reasons: dict[str, str]) -> None:
         for sample in samples:
             if sample.id in reasons:
                 self.table.put(self._nothing(sample, metric, reasons[sample.id]) for metric in self.metrics)
 
-    def _put_hindrances(self, samples: Sequence[Sample]) -> None:
+    def put_hindrances(self, samples: Sequence[Sample]) -> None:
+        """Put down why there can be no value, where that can be told without the image."""
         for sample in samples:
             for metric in self.metrics:
                 reason = self._hindrance(sample, metric)
@@ -155,8 +169,12 @@ class ImagePass:
         found = {i: result for i, result in zip(able, results, strict=True) if i in missing}
         rows = {i: self._row(batch.samples[i], metric, result) for i, result in found.items()}
         self.table.put(rows.values())
+        self.remember((batch.samples[i], metric, row) for i, row in rows.items())
+
+    def remember(self, found: Iterable[tuple[Sample, LoadedMetric, Score]]) -> None:
+        """Keep values in the cache."""
         if self.cache is not None:
-            keyed = ((self._key(batch.samples[i], metric), row.value, spec.name) for i, row in rows.items())
+            keyed = ((self._key(sample, metric), row.value, row.metric) for sample, metric, row in found)
             self.cache.put_scores((key, value, name) for key, value, name in keyed if value is not None)
 
     def _values(self, batch: Batch, able: list[int], metric: LoadedMetric) -> list[float | str]:

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +49,22 @@ class _Words:
             self._codes[word] = len(self.all)
             self.all.append(word)
         return self._codes[word]
+
+
+class Rows(Protocol):
+    """Where a pass looks rows up and puts them."""
+
+    def has(self, sample_id: str, metric: str, fingerprint: str) -> bool:
+        """Whether there is a value under this fingerprint."""
+        ...
+
+    def put(self, scores: Iterable[Score]) -> None:
+        """Add or replace rows."""
+        ...
+
+    def save(self) -> None:
+        """Keep what is new."""
+        ...
 
 
 class ScoreTable:
