@@ -45,7 +45,10 @@ def decode_image(data: bytes, name: str) -> Tensor:
             return _to_tensor(ImageOps.exif_transpose(opened))
     except UnreadableImage:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
+        # Pillow's own message holds an address of memory, which would differ from run to run
+        raise UnreadableImage(f"{name} is not an image that can be read: unknown format") from error
+    except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{name} is not an image that can be read: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UnreadableImage(f"{name} is damaged or truncated: {error}") from error
