@@ -1,7 +1,7 @@
 """Every metric that can be named on the command line. Importing this module imports no torch."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pixeval.catalog_alignment import ALIGNMENT
@@ -15,6 +15,7 @@ from pixeval.weights import missing_weights
 
 if TYPE_CHECKING:
     from pixeval.encoders import ClipEncoder
+    from pixeval.records import Prompt
 
 CATALOG: tuple[MetricSpec, ...] = (*QUALITY, *FLAWS, *ALIGNMENT, *DISTRIBUTION, *REFERENCE)
 
@@ -49,16 +50,18 @@ def load(
     *,
     encoder: "ClipEncoder | None" = None,
     captions: Sequence[str] = (),
+    records: "Mapping[str, Prompt] | None" = None,
     weights: str | None = None,
 ) -> Any:
     """The metric itself: a Scorer, FlawScorer, ReferenceScorer or SetMetric according to its family.
 
-    Its factory is called with the encoder, the captions and the weights, in this order, each only where it is among
-    the needs. Set metrics take features and are made without an encoder.
+    Its factory is called with the encoder, the captions, the records and the weights, in this order, each only where
+    it is among the needs. Set metrics take features and are made without an encoder.
 
     Args:
         encoder: for per-image metrics with ``clip`` among their needs.
         captions: for metrics with ``captions`` among their needs.
+        records: prompts by their text, for metrics with ``questions`` or ``objects`` among their needs.
         weights: for metrics with ``weights`` among their needs: a local path, or a hub name where the metric says so.
 
     Raises:
@@ -73,6 +76,8 @@ def load(
         arguments.append(encoder)
     if "captions" in spec.needs:
         arguments.append(captions)
+    if {"questions", "objects"} & set(spec.needs):
+        arguments.append(records or {})
     if "weights" in spec.needs:
         if weights is None:
             raise InputError(missing_weights(spec))

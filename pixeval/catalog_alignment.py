@@ -2,7 +2,43 @@
 
 import math
 
-from pixeval.metric_spec import MetricSpec
+from pixeval.metric_spec import MetricSpec, Need
+
+
+def _published(
+    name: str,
+    attribute: str,
+    summary: str,
+    low: float,
+    high: float,
+    citation: str,
+    weights: str,
+    weights_format: str,
+    caution: str,
+    differentiable: bool = False,
+    needs: tuple[Need, ...] = ("prompt", "weights"),
+) -> MetricSpec:
+    return MetricSpec(
+        name,
+        "alignment",
+        summary,
+        True,
+        low,
+        high,
+        f"pixeval.metrics.{attribute}",
+        citation,
+        needs=needs,
+        differentiable=differentiable,
+        weights=weights,
+        weights_format=weights_format,
+        min_side=8,
+        caution=caution,
+    )
+
+
+_VQA = "folder or hub name of an image-text-to-text model of transformers, as Qwen/Qwen2.5-VL-3B-Instruct"
+_DETECTOR = "folder or hub name of OWLv2 or Grounding DINO, as google/owlv2-base-patch16-ensemble"
+_HPS = "safetensors file converted from the published one, an open_clip folder, or hf-hub:owner/model"
 
 ALIGNMENT: tuple[MetricSpec, ...] = (
     MetricSpec(
@@ -49,5 +85,101 @@ ALIGNMENT: tuple[MetricSpec, ...] = (
         weights="of the CLIP in use",
         min_side=8,
         caution="Depends on the other prompts, and is not calibrated: CLIP is often sure of a wrong caption.",
+    ),
+    _published(
+        "pickscore",
+        "preference:PickScore",
+        "logit scale x cosine in a CLIP tuned on choices of Pick-a-Pic's users",
+        -math.inf,
+        math.inf,
+        "Kirstain et al. 2023, arXiv 2305.01569",
+        "MIT as the model card says",
+        "folder of a transformers CLIPModel, or yuvalkirstain/PickScore_v1",
+        "Compares images of one prompt. Longer prompts than 77 tokens are scored in parts, where the authors cut them.",
+        differentiable=True,
+    ),
+    _published(
+        "hpsv2",
+        "preference:HpsV2",
+        "100 x cosine in a CLIP tuned on choices between generated images",
+        -100.0,
+        100.0,
+        "Wu et al. 2023, arXiv 2306.09341",
+        "Apache-2.0",
+        _HPS,
+        "Compares images of one prompt. Does not compare with version 2.1. Long prompts are scored in parts.",
+        differentiable=True,
+    ),
+    _published(
+        "hpsv2_1",
+        "preference:HpsV21",
+        "as hpsv2, version 2.1 of the weights",
+        -100.0,
+        100.0,
+        "Wu et al. 2023, arXiv 2306.09341, weights of February 2024",
+        "Apache-2.0",
+        _HPS,
+        "Compares images of one prompt. Does not compare with version 2. Long prompts are scored in parts.",
+        differentiable=True,
+    ),
+    _published(
+        "image_reward",
+        "image_reward:ImageReward",
+        "standardised reward of BLIP tuned on rankings by people",
+        -math.inf,
+        math.inf,
+        "Xu et al. 2023, arXiv 2304.05977",
+        "Apache-2.0",
+        "safetensors file converted from ImageReward.pt, with BERT's vocab.txt beside it",
+        "Compares images of one prompt. Prompts of more than 35 tokens have no value: it was trained on none.",
+        differentiable=True,
+    ),
+    _published(
+        "vqa_score",
+        "questions:VqaScore",
+        "probability of Yes to the question whether the image shows the prompt",
+        0.0,
+        1.0,
+        "Lin et al. 2024, arXiv 2404.01291",
+        "of the model in use",
+        _VQA,
+        "Compares within one model only, and is not calibrated.",
+    ),
+    _published(
+        "question_rate",
+        "questions:QuestionRate",
+        "share of the prompt's yes/no questions that a VQA model answers with yes",
+        0.0,
+        1.0,
+        "as TIFA, Hu et al. 2023, arXiv 2303.11897; asked of people in arXiv 2409.17565",
+        "of the model in use",
+        _VQA,
+        "As good as the questions and the model: ask questions with a known answer first.",
+        needs=("prompt", "questions", "weights"),
+    ),
+    _published(
+        "composition",
+        "composition:Composition",
+        "share of the prompt's objects, counts, colours and positions that a detector finds",
+        0.0,
+        1.0,
+        "after GenEval, Ghosh et al. 2023, arXiv 2310.11513",
+        "of the detector in use",
+        _DETECTOR,
+        "Detectors miss and double things; colours are judged by the pixels of the box, background included. Not "
+        "comparable with published GenEval figures.",
+        needs=("prompt", "objects", "weights"),
+    ),
+    _published(
+        "composition_strict",
+        "composition:StrictComposition",
+        "1 when the detector finds all objects, counts, colours and positions of the prompt",
+        0.0,
+        1.0,
+        "after GenEval, Ghosh et al. 2023, arXiv 2310.11513",
+        "of the detector in use",
+        _DETECTOR,
+        "As composition; one missed object makes it 0.",
+        needs=("prompt", "objects", "weights"),
     ),
 )

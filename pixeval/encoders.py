@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixeval.errors import InputError
+from pixeval.preprocess import prepare
 from pixeval.zoo import CLIP as BUNDLED
 
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
@@ -89,11 +90,7 @@ class ClipEncoder:
 
     def prepare(self, images: Tensor) -> Tensor:
         """Resize, crop or pad, and normalise as ``open_clip.image_transform`` does for PIL images."""
-        size = self.preprocess["size"]
-        rows, columns = (size, size) if isinstance(size, int) else size
-        images = _fit(images, rows, columns, self.preprocess)
-        mean, std = (images.new_tensor(self.preprocess[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-        return (images - mean) / std
+        return prepare(images, self.preprocess)
 
     def encode_text(self, prompts: Sequence[str], batch_size: int = 256) -> Tensor:
         """N x D float32; of unit length for prompts that fit the context.
@@ -144,38 +141,6 @@ class ClipEncoder:
             text = self.tokenizer.clean_fn(text)
             return len(inner(text, add_special_tokens=False, verbose=False).input_ids)
         return len(self.tokenizer.encode(self.tokenizer.clean_fn(text)))
-
-
-def _fit(images: Tensor, rows: int, columns: int, preprocess: dict[str, Any]) -> Tensor:
-    height, width = images.shape[-2:]
-    if (height, width) == (rows, columns):
-        return images
-    mode, kind = preprocess.get("resize_mode") or "shortest", preprocess.get("interpolation") or "bicubic"
-    if mode == "squash":
-        return _resize(images, rows, columns, kind)
-    if mode == "longest":
-        scale = min(rows / height, columns / width)
-        images = _resize(images, max(1, round(height * scale)), max(1, round(width * scale)), kind)
-        bottom, right = rows - images.shape[-2], columns - images.shape[-1]
-        pad = (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2)
-        return F.pad(images, pad, value=float(preprocess.get("fill_color") or 0) / 255)
-    # the crop below would drop the far ends anyway; resizing them would cost memory without bound
-    images = _centre(images, min(height, 4 * width), min(width, 4 * height))
-    height, width = images.shape[-2:]
-    scale = max(rows / height, columns / width)
-    images = _resize(images, max(rows, int(height * scale)), max(columns, int(width * scale)), kind)
-    return _centre(images, rows, columns)
-
-
-def _resize(images: Tensor, rows: int, columns: int, kind: str) -> Tensor:
-    mode = "bilinear" if kind == "bilinear" else "bicubic"
-    # bicubic overshoots; 8-bit resizers clip, and so does this
-    return F.interpolate(images, (rows, columns), mode=mode, antialias=True, align_corners=False).clamp(0, 1)
-
-
-def _centre(images: Tensor, rows: int, columns: int) -> Tensor:
-    top, left = round((images.shape[-2] - rows) / 2), round((images.shape[-1] - columns) / 2)
-    return images[..., top : top + rows, left : left + columns]
 
 
 def _check_folder(path: Path) -> None:

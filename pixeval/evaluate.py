@@ -18,13 +18,14 @@ from pixeval.errors import InputError
 from pixeval.features import FeatureStore
 from pixeval.folder import ImageSet, folder_run
 from pixeval.metric_spec import FAMILIES, MetricSpec
-from pixeval.records import Score
+from pixeval.records import Prompt, Score
 from pixeval.runs import Run
 from pixeval.score_images import FAILED, NOT_FINITE, ImagePass, LoadedMetric, References
 from pixeval.score_sets import score_sets
 from pixeval.score_summary import summarise
 from pixeval.score_table import ScoreTable, save_set_scores
 from pixeval.shards import ALONE, Shard, current_shard
+from pixeval.suites import load_prompts
 from pixeval.weights import missing_weights, parse_weights
 
 Engine = Literal["local", "ray"]
@@ -43,6 +44,9 @@ class ScoreConfig:
     """Names of metrics or families ('pixeval list metrics'); default: all that can run with what is given."""
     prompts: Path | None = None
     """For a folder: .csv or .jsonl with file_name and prompt of each image."""
+    suite: str | None = None
+    """A bundled prompt suite or a prompt file; its questions and objects go with images of the same prompt text.
+    Runs of 'pixeval generate' keep those of their own prompts."""
     reference: Path | None = None
     """A run or folder to compare with: image by image (reference family) and as a set (distribution family)."""
     out: Path | None = None
@@ -94,6 +98,7 @@ def score(config: ScoreConfig) -> dict[str, Any] | None:
         names,
         encoder=encoder,
         reference=config.reference,
+        suite=load_prompts(config.suite) if config.suite is not None else (),
         weights=parse_weights(config.weights, CATALOG),
         batch_size=config.batch_size,
         device=device,
@@ -122,6 +127,7 @@ def score_run(
     *,
     encoder: ClipEncoder | None = None,
     reference: Run | Path | None = None,
+    suite: Sequence[Prompt] = (),
     weights: Mapping[str, str] | None = None,
     batch_size: int = 16,
     device: str = "cpu",
@@ -137,6 +143,7 @@ def score_run(
         metrics: names of metrics or families of the catalogue.
         encoder: for metrics that need CLIP; the bundled one by default.
         reference: for the reference and distribution families.
+        suite: prompts whose questions and objects go with images of the same text, before those that the run keeps.
         weights: paths by metric, for metrics whose weights are not bundled. One that has none is left out where its
             family was asked for, and an error where it was asked for by name.
         batch_size: images in one chunk; values agree between sizes up to float32 rounding.
@@ -160,7 +167,9 @@ def score_run(
     if any("clip" in spec.needs for spec in specs):
         features = FeatureStore((encoder or ClipEncoder.load()).to(device), cache)
     captions = sorted({s.prompt for s in images.samples if s.prompt and s.prompt.strip()})
-    loaded, hindered = _load(specs, features, captions, weights, device)
+    texts = set(captions)
+    records = {prompt.text: prompt for prompt in (*run.prompts(), *suite) if prompt.text in texts}
+    loaded, hindered = _load(specs, features, captions, records, weights, device)
     table = ScoreTable(run, images.samples, shard.index)
     table.put(Score(s.id, spec.name, None, reason, spec.name) for spec, reason in hindered for s in images.samples)
     per_image = [metric for metric in loaded if metric.spec.family != "distribution"]
@@ -248,6 +257,7 @@ def _load(
     specs: Sequence[MetricSpec],
     features: FeatureStore | None,
     captions: Sequence[str],
+    records: Mapping[str, Prompt],
     weights: Mapping[str, str],
     device: str,
 ) -> tuple[list[LoadedMetric], list[tuple[MetricSpec, str]]]:
@@ -258,7 +268,14 @@ def _load(
         if "captions" in spec.needs and len(captions) < 2:
             held = "no prompt" if not captions else "only one distinct prompt"
             hindered.append((spec, f"{held}: {spec.name} tells the prompts of a run apart and needs at least two"))
+        elif lacking := [need for need in ("questions", "objects") if need in spec.needs and not _has(records, need)]:
+            hindered.append((spec, f"no prompt of these images has {lacking[0]}; give a suite that has them (--suite)"))
         else:
-            scorer = load(spec, encoder=encoder, captions=captions, weights=weights.get(spec.name))
+            path = weights.get(spec.name)
+            scorer = load(spec, encoder=encoder, captions=captions, records=records, weights=path)
             loaded.append(LoadedMetric(spec, scorer.to(device) if "weights" in spec.needs else scorer))
     return loaded, hindered
+
+
+def _has(records: Mapping[str, Prompt], need: str) -> bool:
+    return any(getattr(prompt, need) for prompt in records.values())

@@ -23,7 +23,7 @@ class GenerateConfig:
     model: Positional[str]
     """``zoo:unet``, ``zoo:dit``, a local pipeline folder, or a hub name."""
     prompts: Positional[str]
-    """A bundled suite's name, or a file of prompts (.txt, .csv, .jsonl, .toml)."""
+    """A bundled suite's name, a file of prompts (.txt, .csv, .jsonl, .toml), or a published suite as NAME=PATH."""
     out: Path
     """The run folder to write."""
     label: str = "base"
@@ -55,6 +55,7 @@ def generate_into(
     Batches are always cut the same way, and a batch with a missing or changed image is made again as a whole,
     so an interrupted run ends in the same files as an uninterrupted one.
     """
+    run.add_prompts(prompts)
     others = [s for s in run.samples() if s.label != label]
     known = {s.id: s for s in run.samples() if s.label == label and run.image(s).exists()}
     tasks = [(prompt, seed) for prompt in prompts for seed in seeds]

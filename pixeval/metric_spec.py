@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Family = Literal["quality", "flaws", "alignment", "distribution", "reference"]
-Need = Literal["prompt", "captions", "reference_image", "reference_set", "clip", "weights"]
+Need = Literal["prompt", "captions", "reference_image", "reference_set", "clip", "weights", "questions", "objects"]
 """``captions`` are all distinct prompts of the run; ``clip`` is the shared encoder; ``weights`` are the metric's own,
-which are not bundled and come by ``--weights NAME=PATH``."""
+which are not bundled and come by ``--weights NAME=PATH``; ``questions`` and ``objects`` are those of the prompts'
+records (the run's, or those of ``--suite``), and the metric is given the records by the prompts' texts."""
 
 FAMILIES: tuple[Family, ...] = ("quality", "flaws", "alignment", "distribution", "reference")
 
@@ -42,4 +43,4 @@ class MetricSpec:
     @property
     def needs_prompt(self) -> bool:
         """Whether the prompt of an image enters its value."""
-        return bool({"prompt", "captions"} & set(self.needs))
+        return bool({"prompt", "captions", "questions", "objects"} & set(self.needs))

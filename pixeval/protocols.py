@@ -30,6 +30,19 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class SelectiveScorer(Protocol):
+    """A :class:`Scorer` that cannot take every prompt: too long, or with nothing in it to check."""
+
+    fingerprint: str
+
+    def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor: ...
+
+    def hindrance(self, prompt: str) -> str | None:
+        """Why images of this prompt have no value; None when they have one. Calling with it raises an InputError."""
+        ...
+
+
+@runtime_checkable
 class FlawScorer(Protocol):
     """A :class:`Scorer` that also shows where: values and heat maps in [0, 1], higher is worse."""
 

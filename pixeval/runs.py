@@ -3,6 +3,7 @@
 ::
 
     run.json             format, kind, configuration, command, versions
+    prompts.parquet      Prompt rows, with their questions and objects (runs of generated images)
     samples.parquet      Sample rows; images/ holds the files
     scores.parquet       Score rows (per image); scores.parts/ while scoring goes on or after it was interrupted
     set_scores.parquet   SetScore rows (per set)
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -23,7 +25,7 @@ from typing import Any
 
 from pixeval import __version__
 from pixeval.errors import InputError
-from pixeval.records import Sample, Score, SetScore, Vote
+from pixeval.records import Prompt, Sample, Score, SetScore, Vote
 from pixeval.tables import read_records, write_records
 
 FORMAT = 1
@@ -106,6 +108,17 @@ class Run:
         partial = self.path / "run.json.partial"
         partial.write_text(json.dumps(info, indent=2) + "\n")
         os.replace(partial, self.path / "run.json")
+
+    def prompts(self) -> list[Prompt]:
+        """The prompts that images were generated from, each once; none for a folder's run."""
+        return read_records(self.path / "prompts.parquet", Prompt)
+
+    def add_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Keep these prompts too, in the place of those with the same id."""
+        known = self.prompts()
+        merged = list(({prompt.id: prompt for prompt in known} | {prompt.id: prompt for prompt in prompts}).values())
+        if merged != known:
+            write_records(self.path / "prompts.parquet", merged, Prompt)
 
     def samples(self) -> list[Sample]:
         """All samples, in the order they are kept."""

@@ -16,6 +16,7 @@ from pixeval.features import FeatureStore
 from pixeval.folder import ImageSet
 from pixeval.images import UnreadableImage, read_image
 from pixeval.metric_spec import MetricSpec
+from pixeval.protocols import SelectiveScorer
 from pixeval.records import Sample, Score
 from pixeval.score_table import Rows
 from pixeval.shards import ALONE, Shard
@@ -213,6 +214,8 @@ class ImagePass:
         """Why there can be no value, as far as that can be told without the image."""
         if "prompt" in metric.spec.needs and not (sample.prompt or "").strip():
             return NO_PROMPT
+        if isinstance(metric.scorer, SelectiveScorer):
+            return metric.scorer.hindrance(sample.prompt or "")
         if "reference_image" in metric.spec.needs:
             if self.references is None:
                 return "no reference given"

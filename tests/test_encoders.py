@@ -106,3 +106,21 @@ def test_loading_errors_name_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ARCHITECTURE/PRETRAINED"):
         ClipEncoder.load("ViT-B-32/no-such-weights")
     assert ("ViT-B-32", "openai") in open_clip.list_pretrained()
+
+
+@pytest.mark.parametrize("kind", [open_clip.CLIP, open_clip.CustomTextCLIP])
+def test_long_prompts_are_split_with_the_tokenizer_of_open_clip_too(kind: type[torch.nn.Module]) -> None:
+    vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16}
+    torch.manual_seed(0)
+    model = kind(16, vision, {"context_length": 12, "width": 32, "heads": 2, "layers": 1})
+    model.visual.preprocess_cfg = {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
+    encoder = ClipEncoder(model, open_clip.SimpleTokenizer(context_length=12))
+    prompt = "a photograph of an astronaut riding a horse across the surface of the moon at dawn"
+    parts = encoder.split(prompt)
+    assert len(parts) == 2
+    assert " ".join(text for text, _ in parts) == prompt
+    assert all(encoder.count_tokens(text) == tokens <= 10 for text, tokens in parts)
+    # the tokens that the model is given, between start and end, are those of the prompt, in order and all of them
+    given = [int(t) for row in encoder.tokenizer([text for text, _ in parts]) for t in row if 0 < t < 49406]
+    assert given == encoder.tokenizer.encode(prompt)
+    assert not torch.allclose(encoder.encode_text([prompt]), encoder.encode_text([prompt + " again"]))
