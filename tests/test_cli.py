@@ -48,7 +48,7 @@ def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     by_name = {row["name"]: row for row in found["metrics"]}
     assert by_name["psnr"]["better"] == "higher"
     assert by_name["psnr"]["range"][1] is None
-    assert {row["name"] for row in found["suites"]} == {"icons-eval", "icons-tune"}
+    assert {row["name"] for row in found["suites"]} == {"general", "icons-eval", "icons-tune"}
 
 
 @pytest.mark.parametrize(
