@@ -26,6 +26,8 @@ class Verb:
     """Renders the result for a terminal; without it the result is printed as it is."""
     status: str | None = None
     """The exit code that follows from the result; without it 0."""
+    positional: bool = False
+    """All fields of the configuration are given by position."""
 
 
 VERBS: dict[str, Verb] = {
@@ -54,6 +56,12 @@ VERBS: dict[str, Verb] = {
         "pixeval.close_loop:preference",
         "pixeval.show:run",
     ),
+    "validate": Verb(
+        "how far metrics can be trusted, on planted flaws or human labels",
+        "pixeval.validate:ValidateConfig",
+        "pixeval.validate:validate",
+        "pixeval.validate:render",
+    ),
     "compare": Verb(
         "win/tie/loss and score changes of two runs",
         "reports.compare:CompareConfig",
@@ -66,6 +74,7 @@ VERBS: dict[str, Verb] = {
         "pixeval.listing:ListConfig",
         "pixeval.listing:listing",
         "pixeval.listing:render",
+        positional=True,
     ),
     "cache": Verb(
         "what is cached of scores and features",
@@ -138,7 +147,7 @@ def call(name: str, arguments: list[str]) -> int:
     verb = VERBS[name]
     as_json = "--json" in arguments
     arguments = [argument for argument in arguments if argument != "--json"]
-    config = parse(attribute(verb.config), arguments, f"pixeval {name}", verb.summary)
+    config = parse(attribute(verb.config), arguments, f"pixeval {name}", verb.summary, verb.positional)
     result = attribute(verb.run)(config)
     if result is None:
         return 0
@@ -152,15 +161,27 @@ def call(name: str, arguments: list[str]) -> int:
     return code
 
 
-def parse(config: Any, arguments: list[str], program: str, summary: str) -> Any:
-    """A configuration dataclass from command-line words; positional where the field says so."""
+def parse(config: Any, arguments: list[str], program: str, summary: str, positional: bool = False) -> Any:
+    """A configuration dataclass from command-line words; positional where the field or ``positional`` says so."""
     defaults = all(f.default is not MISSING or f.default_factory is not MISSING for f in fields(config))
     if not arguments and defaults:
         return config()  # nothing to parse: saves the time of importing the parser
     import tyro
 
-    style = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagConversionOff)
-    return tyro.cli(config, args=arguments, prog=program, description=summary, config=style)
+    style: tuple[Any, ...] = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagConversionOff)
+    if positional:
+        style = (tyro.conf.Positional, tyro.conf.FlagConversionOff)
+    return tyro.cli(config, args=_with_true(config, arguments), prog=program, description=summary, config=style)
+
+
+def _with_true(config: Any, arguments: list[str]) -> list[str]:
+    """``--flag`` without a value means ``--flag True``."""
+    switches = {"--" + f.name.replace("_", "-") for f in fields(config) if f.type in (bool, "bool")}
+    whole = []
+    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        bare = word.replace("_", "-") in switches and following not in ("True", "False")
+        whole += [word, "True"] if bare else [word]
+    return whole
 
 
 def attribute(path: str) -> Callable[..., Any]:

@@ -1,11 +1,14 @@
 """``pixeval list``: what can be named on the command line, without importing torch."""
 
 import math
-import tomllib
+import textwrap
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pixeval.catalog import CATALOG
+from pixeval.published_suites import PUBLISHED
+from pixeval.suites import load_prompts, suite_names
 from pixeval.zoo import BUNDLED
 
 
@@ -35,13 +38,32 @@ def listing(config: ListConfig) -> dict[str, Any]:
     if config.what in ("all", "models"):
         found["models"] = [{"name": name, "installed": folder.is_dir()} for name, folder in BUNDLED.items()]
     if config.what in ("all", "suites"):
-        from pixeval.suites import SUITES
-
-        found["suites"] = [
-            {"name": path.stem, "prompts": len(tomllib.loads(path.read_text())["prompt"])}
-            for path in sorted(SUITES.glob("*.toml"))
+        found["suites"] = [_suite(name) for name in suite_names()]
+        found["published_suites"] = [
+            {
+                "name": suite.name,
+                "prompts": suite.prompts,
+                "carries": suite.carries,
+                "expects": suite.expects,
+                "source": suite.source,
+                "hub": None if suite.hub is None else suite.hub.dataset,
+                "citation": suite.citation,
+            }
+            for suite in PUBLISHED
         ]
     return found
+
+
+def _suite(name: str) -> dict[str, Any]:
+    """A bundled suite: prompts, how many carry a tag (most frequent first), questions, prompts with objects."""
+    prompts = load_prompts(name)
+    return {
+        "name": name,
+        "prompts": len(prompts),
+        "questions": sum(len(prompt.questions) for prompt in prompts),
+        "with_objects": sum(bool(prompt.objects) for prompt in prompts),
+        "tags": dict(Counter(tag for prompt in prompts for tag in prompt.tags).most_common()),
+    }
 
 
 def render(found: dict[str, Any]) -> str:
@@ -60,7 +82,15 @@ def render(found: dict[str, Any]) -> str:
     if "models" in found:
         lines += ["", "models", *(f"  {row['name']}" for row in found["models"] if row["installed"])]
     if "suites" in found:
-        lines += ["", "prompt suites", *(f"  {row['name']}  {row['prompts']} prompts" for row in found["suites"])]
+        lines += ["", "prompt suites (bundled)"]
+        for row in found["suites"]:
+            lines.append(f"  {row['name']}  {row['prompts']} prompts, {row['questions']} questions")
+            tags = ", ".join(f"{tag} {count}" for tag, count in row["tags"].items())
+            lines += textwrap.wrap(tags, 100, initial_indent="    ", subsequent_indent="    ")
+        lines += ["", "prompt suites (published: give NAME=PATH, or NAME=hub where marked)"]
+        for row in found["published_suites"]:
+            hub = ", hub" if row["hub"] else ""
+            lines.append(f"  {row['name']:14} {row['prompts']} prompts with {row['carries']}{hub}  {row['expects']}")
     return "\n".join(lines).strip("\n")
 
 

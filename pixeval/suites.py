@@ -1,6 +1,7 @@
-"""Prompt suites: bundled ones by name, others from a TOML, text, CSV or JSONL file."""
+"""Prompt suites: bundled ones by name, published ones as NAME=PATH, others from a TOML, text, CSV or JSONL file."""
 
 import csv
+import io
 import json
 import re
 import tomllib
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pixeval.errors import InputError, unknown_name
+from pixeval.published_suites import PUBLISHED, load_published, published_suite
 from pixeval.records import RELATIONS, ObjectSpec, Prompt, RelationSpec
 
 SUITES = Path(__file__).parent / "suites"
@@ -19,7 +21,10 @@ def suite_names() -> list[str]:
 
 
 def load_prompts(source: str) -> list[Prompt]:
-    """Prompts of a bundled suite or a file.
+    """Prompts of a bundled suite, a published suite or a file.
+
+    ``parti-prompts=PATH`` reads a published suite from its authors' files, ``parti-prompts=hub`` fetches them first
+    (:mod:`pixeval.published_suites`); nothing else touches the network.
 
     A ``.txt`` file has one prompt a line; ``.csv`` and ``.jsonl`` have a column ``prompt`` (or ``text``, or
     ``caption``) and may have ``id`` and ``tags``; ``.toml`` has ``[[prompt]]`` tables with the fields of ``Prompt``
@@ -28,14 +33,9 @@ def load_prompts(source: str) -> list[Prompt]:
     Raises:
         InputError: no such suite or file, nothing in it, or two prompts with one id.
     """
-    path = Path(source)
-    if not path.suffix and not path.exists():
-        if source not in suite_names():
-            raise unknown_name("prompt suite", source, suite_names())
-        path = SUITES / f"{source}.toml"
-    if not path.is_file():
-        raise InputError(f"prompt file {source} does not exist. Bundled suites: {', '.join(suite_names())}.")
-    prompts = _parse(path)
+    name, equals, place = source.partition("=")
+    published = equals and not Path(source).exists()
+    prompts = load_published(name, place) if published else _parse(_file(source))
     if not prompts:
         raise InputError(f"{source} holds no prompts; write one prompt a line.")
     seen: set[str] = set()
@@ -44,6 +44,20 @@ def load_prompts(source: str) -> list[Prompt]:
             raise InputError(f"{source} has the prompt id {prompt.id!r} twice; ids must differ.")
         seen.add(prompt.id)
     return prompts
+
+
+def _file(source: str) -> Path:
+    path = Path(source)
+    if not path.suffix and not path.exists():
+        if (published := published_suite(source)) is not None:
+            hub = "" if published.hub is None else f", or {source}=hub to fetch it"
+            raise InputError(f"{source} is not bundled; give {source}=PATH of {published.expects}{hub}.")
+        if source not in suite_names():
+            raise unknown_name("prompt suite", source, [*suite_names(), *(suite.name for suite in PUBLISHED)])
+        path = SUITES / f"{source}.toml"
+    if not path.is_file():
+        raise InputError(f"prompt file {source} does not exist. Bundled suites: {', '.join(suite_names())}.")
+    return path
 
 
 def _parse(path: Path) -> list[Prompt]:
@@ -57,7 +71,7 @@ def _parse(path: Path) -> list[Prompt]:
         elif path.suffix in (".jsonl", ".ndjson"):
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
         elif path.suffix == ".csv":
-            rows = list(csv.DictReader(text.splitlines()))
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
         else:
             rows = [{"text": line.strip()} for line in text.splitlines() if line.strip()]
     except (tomllib.TOMLDecodeError, json.JSONDecodeError, csv.Error) as error:
