@@ -90,10 +90,12 @@ def test_a_run_keeps_the_records_of_its_prompts(tmp_path: Path) -> None:
     generate_into(run, Noise(), [asked_anew], (1,), "more", 2)
     assert run.prompts() == [prompt, asked_anew]
     weights = {"question_rate": str(tiny.write_llava(tmp_path / "llava"))}
-    rows = score_run(run, ["question_rate"], weights=weights)
+    score_run(run, ["question_rate"], weights=weights)
+    rows = run.scores()
     assert len(rows) == 3
     assert all(row.value in (0.0, 1.0) for row in rows)
     changed = Prompt("dog", "a dog", (), ("is there a cat ?",))
-    again = score_run(run, ["question_rate"], weights=weights, suite=[changed])
+    score_run(run, ["question_rate"], weights=weights, suite=[changed])
+    again = run.scores()
     assert {row.fingerprint for row in again}.isdisjoint({row.fingerprint for row in rows})
     assert torch.tensor([row.value or 0.0 for row in again]).isfinite().all()

@@ -54,6 +54,16 @@ def test_models_of_encoder_and_decoder_answer_from_the_first_step(blip2: Path) -
     torch.testing.assert_close(VqaScore(str(blip2))(images, PROMPTS), torch.stack(expected), rtol=1e-4, atol=1e-6)
 
 
+def test_models_with_as_many_image_tokens_as_the_image_needs(tmp_path: Path) -> None:
+    score, other = VqaScore(str(tiny.write_qwen(tmp_path / "qwen"))), "is there a car or a tree"
+    for size in ((40, 48), (16, 64)):
+        images = tiny.images(2, *size)
+        together = score(images, [PROMPTS[0], other])
+        alone = torch.cat([score(images[:1], PROMPTS[:1]), score(images[1:], [other])])
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-6)
+        assert float((together[0] - together[1]).abs()) > 1e-4
+
+
 def test_the_rate_is_the_share_of_yes_over_no(llava: Path) -> None:
     images, vqa = tiny.images(), VqaModel.load(str(llava))
     questions = tuple(f"is there a {thing} ?" for thing in ("apple", "car", "cat", "dog", "tree", "red", "blue"))

@@ -30,6 +30,11 @@ from transformers import (
     Owlv2ImageProcessor,
     Owlv2Processor,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
 )
 
 from trainers.pretrain.vocabulary import train_tokenizer
@@ -99,7 +104,7 @@ def word_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
-    return PreTrainedTokenizerFast(
+    wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         unk_token="<unk>",
@@ -108,6 +113,8 @@ def word_tokenizer(**special_tokens: str) -> PreTrainedTokenizerFast:
         additional_special_tokens=["<image>"],
         extra_special_tokens=special_tokens,
     )
+    wrapped.add_tokens(list(special_tokens.values()), special_tokens=True)
+    return wrapped
 
 
 def write_llava(folder: Path, seed: int = 0) -> Path:
@@ -134,6 +141,42 @@ def write_llava(folder: Path, seed: int = 0) -> Path:
         vision_feature_select_strategy="default",
         chat_template=CHAT,
         num_additional_image_tokens=1,
+    ).save_pretrained(folder)
+    return folder
+
+
+def write_qwen(folder: Path, seed: int = 0) -> Path:
+    """A model whose number of image tokens follows from the size of the image."""
+    marks = {
+        "image_token": "<|image_pad|>",
+        "video_token": "<|video_pad|>",
+        "vision_bos_token": "<|vision_start|>",
+        "vision_eos_token": "<|vision_end|>",
+    }
+    tokenizer = word_tokenizer(**marks)
+    token = {name: tokenizer.convert_tokens_to_ids(mark) for name, mark in marks.items()}
+    sizes = {"hidden_size": 32, "intermediate_size": 48}
+    patches = {"patch_size": 8, "spatial_merge_size": 2, "window_size": 32, "fullatt_block_indexes": [1]}
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = Qwen2_5_VLConfig(
+        text_config=sizes
+        | heads
+        | {"vocab_size": len(tokenizer), "max_position_embeddings": 256, "rope_parameters": rope}
+        | {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3},
+        vision_config=sizes | patches | {"depth": 2, "num_heads": 2, "out_hidden_size": 32},
+        image_token_id=token["image_token"],
+        video_token_id=token["video_token"],
+        vision_start_token_id=token["vision_bos_token"],
+        vision_end_token_id=token["vision_eos_token"],
+    )
+    random_model(Qwen2_5_VLForConditionalGeneration, config, seed).save_pretrained(folder)
+    size = {"shortest_edge": 256, "longest_edge": 4096}
+    Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=8, merge_size=2, size=size),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(patch_size=8, merge_size=2),
+        chat_template=CHAT.replace("<image> ", "<|vision_start|><|image_pad|><|vision_end|>"),
     ).save_pretrained(folder)
     return folder
 
