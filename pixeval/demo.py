@@ -33,7 +33,7 @@ class DemoConfig:
 
     out: Path = Path("work/demo")
     """Folder of all runs; an interrupted demo continues in it."""
-    model: str = "zoo:unet"
+    model: str = "zoo:dit"
     """``zoo:dit`` or ``zoo:unet``."""
     steps: int = 40
     """Optimiser steps of preference tuning."""
@@ -63,9 +63,9 @@ def demo(config: DemoConfig) -> str:
     say(f"collect votes of {config.annotators} simulated annotators")
     vote([str(run.path) for run in runs], runs, config, config.out / "votes-for-pairs.sqlite", runs[0])
     say("make preference pairs")
-    # By appeal first: to the flaw detectors an empty image has no flaws, and a model learns that within 60 steps.
+    # By alignment first: to most flaw detectors an empty image has no flaws, and a model learns that within 60 steps.
     pairs = make_pairs(
-        PairsConfig(tuple(run.path for run in runs), config.out / "pairs", questions=("appeal", "alignment"))
+        PairsConfig(tuple(run.path for run in runs), config.out / "pairs", questions=("alignment", "appeal"))
     )
     print(f"{pairs['pairs']} pairs", file=sys.stderr)
     say("tune in pixel space; generate from every checkpoint and score it")
@@ -77,7 +77,7 @@ def demo(config: DemoConfig) -> str:
             out=config.out / "tuned",
             method="dpo",
             steps=config.steps,
-            learning_rate=2e-6,
+            learning_rate=4e-5,
             checkpoint_every=config.steps // 2,
             seed=config.seed,
             evaluate="icons-eval",
