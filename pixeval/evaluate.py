@@ -20,6 +20,7 @@ from pixeval.folder import ImageSet, folder_run
 from pixeval.metric_spec import FAMILIES, MetricSpec
 from pixeval.records import Prompt, Score
 from pixeval.runs import Run
+from pixeval.score_heatmaps import write_heatmaps
 from pixeval.score_images import FAILED, NOT_FINITE, ImagePass, LoadedMetric, References
 from pixeval.score_sets import score_sets
 from pixeval.score_summary import summarise
@@ -60,6 +61,8 @@ class ScoreConfig:
     """Images in one chunk; halved where the device runs out of memory. Other sizes may change the last digits."""
     device: str = "cpu"
     """Where metrics and encoder run: 'cpu', 'cuda' (under 'accelerate launch' each process takes its own), 'mps'."""
+    heatmaps: bool = False
+    """Also write the heat map of every flaw metric laid over every image, as heatmaps/METRIC/SAMPLE.png in the run."""
     engine: Engine = "local"
     """'ray' shares the images out over a Ray cluster (optional extra 'ray')."""
     cache: str = "default"
@@ -107,7 +110,13 @@ def score(config: ScoreConfig) -> dict[str, Any] | None:
         shard=shard,
         engine=config.engine,
     )
-    return summarise(run, names, left_out) if shard.is_first else None
+    if not shard.is_first:
+        return None
+    summary = summarise(run, names, left_out)
+    if config.heatmaps:
+        flaws = [LoadedMetric(spec, load(spec)) for spec in specs if spec.family == "flaws" and not spec.needs]
+        summary["heatmaps"] = write_heatmaps(run, flaws, config.batch_size, device, progress=True)
+    return summary
 
 
 def failed(summary: dict[str, Any] | None) -> int:

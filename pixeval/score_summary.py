@@ -144,6 +144,11 @@ def render(summary: dict[str, Any]) -> str:
         for row in summary["left_out"]:
             by_reason.setdefault(row["reason"], []).append(row["metric"])
         blocks.append("\n".join(["not run", *(f"  {', '.join(names)}: {r}" for r, names in by_reason.items())]))
+    if "heatmaps" in summary:
+        made = summary["heatmaps"]
+        lines = [f"  {made['written']} written, {made['there']} there before, in {made['folder']}"]
+        lines += [f"  {count} missing: {reason}" for reason, count in made["failed"].items()]
+        blocks.append("\n".join(["heat maps over the images", *lines]))
     return "\n\n".join(_printable(block) for block in blocks)
 
 

@@ -100,6 +100,17 @@ def oversaturation(image: Array) -> float:
     return float(np.clip((image.max(-1) - image.min(-1) - 0.75) / 0.25, 0, 1).mean())
 
 
+def blank(image: Array) -> float:
+    soft = ndimage.gaussian_filter(luma(image), 1.0, truncate=3.0)
+    down, across = (
+        ndimage.correlate1d(ndimage.correlate1d(soft, [-0.5, 0, 0.5], axis), [0.25, 0.5, 0.25], 1 - axis)
+        for axis in (0, 1)
+    )
+    edges = down**2 + across**2
+    presence = edges / (edges + (2 / 255) ** 2)
+    return float(1 - ndimage.maximum_filter(presence, 2 * (min(presence.shape) // 8) + 1).mean())
+
+
 def softmax_own(scale: float = 20.0) -> list[float]:
     first, second = features()
     logits = scale * first[:20] @ second[:20].T
@@ -153,6 +164,7 @@ REFERENCES: dict[str, tuple[str, Callable[[], list[float]]]] = {
     "contrast": ("numpy", each(lambda image: luma(image).std())),
     "high_frequency": ("numpy", each(high_share)),
     "oversaturation_flaw": ("numpy", each(oversaturation)),
+    "blank_flaw": ("scipy", each(blank)),
     "clip_score": ("numpy", cosines),
     "caption_rank": ("numpy", ranks),
     "caption_probability": ("numpy", softmax_own),

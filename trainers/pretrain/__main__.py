@@ -1,8 +1,9 @@
-"""``python -m trainers.pretrain vae|clip|unet|dit|measure``: train the bundled models from the bundled icons."""
+"""``python -m trainers.pretrain vae|clip|unet|dit|warp|measure``: train the bundled models from the bundled icons."""
 
 import tyro
 
-from trainers.pretrain.zoo import clip, dit, measure, unet, vae
+from trainers.pretrain.zoo import clip, dit, measure, unet, vae, warp
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"vae": vae, "clip": clip, "unet": unet, "dit": dit, "measure": measure})
+    commands = {"vae": vae, "clip": clip, "unet": unet, "dit": dit, "warp": warp, "measure": measure}
+    tyro.extras.subcommand_cli_from_dict(commands)

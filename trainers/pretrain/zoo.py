@@ -76,6 +76,22 @@ def dit(
     train_dit(Common(steps, batch, learning_rate, device).fit("dit"), ZOO, batch, device, warm)
 
 
+def warp(
+    steps: int = 3000,
+    batch: int = 16,
+    learning_rate: float = 2e-3,
+    device: str = "cpu",
+    bf16: bool = False,
+    work: Path = WORK,
+    zoo: Path = ZOO,
+) -> None:
+    """The detector of local warps behind ``warp_flaw``; needs none of the others."""
+    from trainers.pretrain.warp import save_warp, train_warp
+
+    settings = Common(steps, batch, learning_rate, device, bf16, work, zoo)
+    print(save_warp(train_warp(settings.fit("warp"), batch, device), zoo / "warp"))
+
+
 def measure(device: str = "cpu", captions: int = 100, seed: int = 0) -> None:
     """Print every figure of the model cards, and write them with sample grids to the zoo."""
     from trainers.pretrain.measure import measure_zoo
