@@ -4,6 +4,24 @@ import math
 
 from pixeval.metric_spec import MetricSpec
 
+
+def _overlap(name: str, attribute: str, summary: str, high: float, citation: str, caution: str) -> MetricSpec:
+    return MetricSpec(
+        name,
+        "distribution",
+        summary,
+        True,
+        0.0,
+        high,
+        f"pixeval.metrics.manifolds:{attribute}",
+        citation,
+        needs=("reference_set", "clip"),
+        weights="of the CLIP in use",
+        min_side=8,
+        caution=caution,
+    )
+
+
 DISTRIBUTION: tuple[MetricSpec, ...] = (
     MetricSpec(
         "frechet_distance",
@@ -46,5 +64,64 @@ DISTRIBUTION: tuple[MetricSpec, ...] = (
         weights="of the CLIP in use",
         min_side=8,
         caution="Published values rest on CLIP ViT-L/14 at 336 pixels. Biased upwards for small sets.",
+    ),
+    _overlap(
+        "precision",
+        "Precision",
+        "share of images within reach of the reference set",
+        1.0,
+        "Kynkaanniemi et al. 2019, arXiv 1904.06991 (k = 3)",
+        "Stray reference images reach far and let anything in. Compare equal numbers only.",
+    ),
+    _overlap(
+        "recall",
+        "Recall",
+        "share of reference images within reach of the images",
+        1.0,
+        "Kynkaanniemi et al. 2019, arXiv 1904.06991 (k = 3)",
+        "Stray judged images reach far. Compare equal numbers only.",
+    ),
+    _overlap(
+        "density",
+        "Density",
+        "how thickly the reference set surrounds the images",
+        math.inf,
+        "Naeem et al. 2020, arXiv 2002.09797 (k = 5)",
+        "Above 1 where the images keep to the commonest kinds: read it with coverage.",
+    ),
+    _overlap(
+        "coverage",
+        "Coverage",
+        "share of reference images with a judged one near by",
+        1.0,
+        "Naeem et al. 2020, arXiv 2002.09797 (k = 5)",
+        "Rises with the number of judged images: compare equal numbers only.",
+    ),
+    MetricSpec(
+        "vendi_score",
+        "distribution",
+        "effective number of different images, without a reference",
+        True,
+        1.0,
+        math.inf,
+        "pixeval.metrics.diversity:VendiScore",
+        "Friedman and Dieng 2023, arXiv 2210.02410",
+        needs=("clip",),
+        weights="of the CLIP in use",
+        min_side=8,
+        caution="Noise and broken images are diverse, too. Grows with the number of images: compare equal ones.",
+    ),
+    MetricSpec(
+        "spectrum_distance",
+        "distribution",
+        "mean difference of the power spectra in 16 radial bands, in dB",
+        False,
+        0.0,
+        math.inf,
+        "pixeval.metrics.spectrum_distance:SpectrumDistance",
+        "cf. Durall et al. 2020, arXiv 2003.01826",
+        needs=("reference_set", "spectrum"),
+        min_side=32,
+        caution="Knows nothing of content. Differing sizes, formats or crops of the two sets show up as well.",
     ),
 )

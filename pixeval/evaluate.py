@@ -26,6 +26,7 @@ from pixeval.score_sets import score_sets
 from pixeval.score_summary import summarise
 from pixeval.score_table import ScoreTable, save_set_scores
 from pixeval.shards import ALONE, Shard, current_shard
+from pixeval.spectrum_encoder import SpectrumEncoder
 from pixeval.suites import load_prompts
 from pixeval.weights import missing_weights, parse_weights
 
@@ -174,17 +175,19 @@ def score_run(
         raise InputError(f"{need_reference[0]} compares with a reference; give one with --reference RUN_OR_FOLDER")
     features = None
     if any("clip" in spec.needs for spec in specs):
-        features = FeatureStore((encoder or ClipEncoder.load()).to(device), cache)
+        encoder = (encoder or ClipEncoder.load()).to(device)
+        features = FeatureStore(encoder, cache)
     captions = sorted({s.prompt for s in images.samples if s.prompt and s.prompt.strip()})
     texts = set(captions)
     records = {prompt.text: prompt for prompt in (*run.prompts(), *suite) if prompt.text in texts}
-    loaded, hindered = _load(specs, features, captions, records, weights, device)
+    loaded, hindered = _load(specs, encoder, captions, records, weights, device)
     table = ScoreTable(run, images.samples, shard.index)
     table.put(Score(s.id, spec.name, None, reason, spec.name) for spec, reason in hindered for s in images.samples)
     per_image = [metric for metric in loaded if metric.spec.family != "distribution"]
     per_set = [metric for metric in loaded if metric.spec.family == "distribution"]
     references = References.match(images, against) if against is not None else None
-    images_pass = ImagePass(images, per_image, table, features, references, device, cache, bool(per_set))
+    keep_features = any("clip" in metric.spec.needs for metric in per_set)
+    images_pass = ImagePass(images, per_image, table, features, references, device, cache, keep_features)
     if engine == "ray":
         from pixeval.ray_pass import run_on_ray
 
@@ -196,9 +199,13 @@ def score_run(
         return
     table = ScoreTable(run, images.samples) if shard.count > 1 else table
     table.finish()
-    if per_set and against is not None and features is not None:
-        known = run.set_scores()
-        save_set_scores(run, score_sets(images, against, per_set, features, known, batch_size, device))
+    stores = {"clip": features, "spectrum": FeatureStore(SpectrumEncoder(device), cache)}
+    for need, store in stores.items():
+        metrics_of_store = [metric for metric in per_set if need in metric.spec.needs]
+        if metrics_of_store and store is not None:
+            known = run.set_scores()
+            found = score_sets(images, against, metrics_of_store, store, known, batch_size, device)
+            save_set_scores(run, found)
 
 
 def score_folder(
@@ -264,14 +271,13 @@ def _without_weights(names: Sequence[str], weights: Mapping[str, str]) -> dict[s
 
 def _load(
     specs: Sequence[MetricSpec],
-    features: FeatureStore | None,
+    encoder: ClipEncoder | None,
     captions: Sequence[str],
     records: Mapping[str, Prompt],
     weights: Mapping[str, str],
     device: str,
 ) -> tuple[list[LoadedMetric], list[tuple[MetricSpec, str]]]:
     """The metrics, and those that cannot run on any image of this run with the reason."""
-    encoder = features.encoder if features is not None else None
     loaded, hindered = [], []
     for spec in specs:
         if "captions" in spec.needs and len(captions) < 2:

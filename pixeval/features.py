@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pixeval.batches import Batch, chunks, decode_chunk, in_halves, read_chunk
 from pixeval.cache import Cache, feature_key
-from pixeval.encoders import ClipEncoder
 from pixeval.folder import ImageSet
+from pixeval.protocols import Encoder
 from pixeval.records import Sample
 
 MIN_SIDE = 8
@@ -18,7 +18,7 @@ MIN_SIDE = 8
 class FeatureStore:
     """Features by sample id, for as long as a command runs. Batches are always encoded as a whole (see ``batches``)."""
 
-    def __init__(self, encoder: ClipEncoder, cache: Cache | None = None) -> None:
+    def __init__(self, encoder: Encoder, cache: Cache | None = None) -> None:
         self.encoder = encoder
         self._cache = cache
         self._rows: dict[str, Tensor] = {}

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 Family = Literal["quality", "flaws", "alignment", "distribution", "reference"]
-Need = Literal["prompt", "captions", "reference_image", "reference_set", "clip", "weights", "questions", "objects"]
-"""``captions`` are all distinct prompts of the run; ``clip`` is the shared encoder; ``weights`` are the metric's own,
+Need = Literal[
+    "prompt", "captions", "reference_image", "reference_set", "clip", "spectrum", "weights", "questions", "objects"
+]
+"""``captions`` are all distinct prompts of the run; ``clip`` is the shared encoder, ``spectrum`` the one of
+:mod:`pixeval.spectrum_encoder`; ``weights`` are the metric's own,
 which are not bundled and come by ``--weights NAME=PATH``; ``questions`` and ``objects`` are those of the prompts'
 records (the run's, or those of ``--suite``), and the metric is given the records by the prompts' texts."""
 
@@ -39,6 +42,8 @@ class MetricSpec:
     """Smallest height and width of an image that can be scored, in pixels."""
     caution: str = ""
     """When not to trust it, for people."""
+    undefined: str = ""
+    """Why there may rightly be no finite value, for people; without it such a value counts as a failure."""
 
     @property
     def needs_prompt(self) -> bool:

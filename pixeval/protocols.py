@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 
@@ -82,6 +83,11 @@ class Encoder(Protocol):
     """Images to features that several metrics share."""
 
     fingerprint: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features come out."""
+        ...
 
     def __call__(self, images: Tensor) -> Tensor:
         """N x D float32."""

@@ -241,7 +241,7 @@ class ImagePass:
         if isinstance(result, str):
             return self._nothing(sample, metric, result)
         if not math.isfinite(result):
-            return self._nothing(sample, metric, f"the result is {result}, {NOT_FINITE}")
+            return self._nothing(sample, metric, metric.spec.undefined or f"the result is {result}, {NOT_FINITE}")
         return Score(sample.id, metric.spec.name, result, None, self._fingerprint(sample, metric))
 
     def _nothing(self, sample: Sample, metric: LoadedMetric, reason: str) -> Score:

@@ -10,13 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixeval.metrics.filters import box_columns, box_rows, correlate, luma, sobel
+from pixeval.metrics.filters import box_columns, box_rows, correlate, luma, pad_symmetric, sobel
 from pixeval.metrics.spectrum import HIGH_BAND, band_energy
 
 LAPLACIAN = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
 TO_SIGMA = math.sqrt(math.pi / 2) / 6
 """Mean absolute response of Immerkaer's mask to the standard deviation of Gaussian noise."""
 IMMERKAER = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
+DAUBECHIES = [(1 - 3**0.5, 3**0.5 - 3, 3 + 3**0.5, -1 - 3**0.5)]
+"""High-pass of the wavelet with two vanishing moments, times 4 sqrt(2)."""
+MEDIAN_OF_NORMAL = 0.6744897501960817
+"""Median of the absolute value of a standard normal variable."""
+HALF_LEVEL = 0.5 / 255
 
 
 class Sharpness:
@@ -68,6 +73,27 @@ class Noise:
         return response.flatten(1).mean(1) * TO_SIGMA
 
 
+class WaveletNoise:
+    """Standard deviation of additive noise in luma from the finest diagonal wavelet coefficients (Donoho 1994).
+
+    At least 0, in luma units; lower is better. Coefficients that are 0 do not count, so flat parts of an image are left
+    out; elsewhere equal to ``skimage.restoration.estimate_sigma``, which keeps the rounding errors of flat parts.
+    """
+
+    fingerprint = "wavelet_noise/1"
+
+    def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
+        grey = luma(images)
+        taps = grey.new_tensor(DAUBECHIES) / (4 * math.sqrt(2))
+        details = F.conv2d(pad_symmetric(grey, 2, 2), (taps.T @ taps)[None, None], stride=2).flatten(1).abs()
+        # rounding leaves traces in flat parts; one level in one pixel and channel makes 5e-6
+        kept = details > 1e-6
+        ordered = torch.where(kept, details, torch.inf).sort(1).values
+        number = kept.sum(1, keepdim=True)
+        middle = torch.cat(((number - 1).clamp_min(0) // 2, number // 2), 1)
+        return torch.where(number > 0, ordered.gather(1, middle), 0.0).mean(1) / MEDIAN_OF_NORMAL
+
+
 class Colourfulness:
     """Spread and offset of the opponent colours on the 0-255 scale (Hasler and Suesstrunk 2003).
 
@@ -92,6 +118,29 @@ class Contrast:
 
     def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         return luma(images).flatten(1).var(1, correction=0).clamp_min(1e-14).sqrt()
+
+
+class Exposure:
+    """How close every channel is to the middle of the range: mean over pixels of the product over RGB of
+    exp(-(v - 0.5)^2 / (2 * 0.2^2)), the well-exposedness of Mertens et al. (2007).
+
+    In [0, 1], higher is better; black, white and pure colours have about 0.
+    """
+
+    fingerprint = "exposure/1"
+
+    def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
+        return torch.exp(-(images - 0.5).square().sum(1) / (2 * 0.2**2)).flatten(1).mean(1)
+
+
+class Clipping:
+    """Share of pixels with a channel within half an 8-bit level of 0 or 1. In [0, 1], lower is better."""
+
+    fingerprint = "clipping/1"
+
+    def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
+        clipped = ((images <= HALF_LEVEL) | (images >= 1 - HALF_LEVEL)).any(1)
+        return clipped.flatten(1).to(images).mean(1)
 
 
 class HighFrequency:

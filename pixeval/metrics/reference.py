@@ -6,6 +6,9 @@ from torch.nn import functional as F
 
 from pixeval.metrics.spectrum import HIGH_BAND, band_energy
 
+STABILISERS = (0.01**2, 0.03**2)
+"""K1 and K2 of SSIM, squared, for values in [0, 1]."""
+
 
 class Psnr:
     """Peak signal-to-noise ratio in dB over all channels, peak 1. Higher is better; infinite for equal images."""
@@ -24,17 +27,21 @@ class Ssim:
     """
 
     fingerprint = "ssim/1"
-    stabilisers = (0.01**2, 0.03**2)
 
     def __call__(self, images: Tensor, references: Tensor) -> Tensor:
-        c1, c2 = self.stabilisers
-        mean, mean_r = _windowed(images), _windowed(references)
-        variance = _windowed(images.square()) - mean.square()
-        variance_r = _windowed(references.square()) - mean_r.square()
-        covariance = _windowed(images * references) - mean * mean_r
-        luminance = (2 * mean * mean_r + c1) / (mean.square() + mean_r.square() + c1)
-        structure = (2 * covariance + c2) / (variance + variance_r + c2)
+        luminance, structure = _ssim_maps(images, references)
         return (luminance * structure).flatten(1).mean(1)
+
+
+def _ssim_maps(images: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance and the product of contrast and structure, wherever the window fits."""
+    c1, c2 = STABILISERS
+    mean, mean_r = _windowed(images), _windowed(references)
+    variance = _windowed(images.square()) - mean.square()
+    variance_r = _windowed(references.square()) - mean_r.square()
+    covariance = _windowed(images * references) - mean * mean_r
+    luminance = (2 * mean * mean_r + c1) / (mean.square() + mean_r.square() + c1)
+    return luminance, (2 * covariance + c2) / (variance + variance_r + c2)
 
 
 def _windowed(planes: Tensor) -> Tensor:
@@ -44,6 +51,29 @@ def _windowed(planes: Tensor) -> Tensor:
     kernel = (kernel / kernel.sum()).expand(planes.shape[1], 1, 1, 11)
     across = F.conv2d(planes, kernel, groups=planes.shape[1])
     return F.conv2d(across, kernel.transpose(-1, -2), groups=planes.shape[1])
+
+
+class MsSsim:
+    """Structural similarity over five scales (Wang, Simoncelli and Bovik 2003), mean over RGB. In [0, 1].
+
+    Contrast and structure at every scale, luminance at the coarsest, over all places where the window fits; each scale
+    is the mean of 2 x 2 pixels of the one before. Images need 176 pixels a side.
+    """
+
+    fingerprint = "ms_ssim/1"
+    exponents = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+    def __call__(self, images: Tensor, references: Tensor) -> Tensor:
+        product = images.new_ones(images.shape[:2])
+        for scale, exponent in enumerate(self.exponents):
+            if scale > 0:
+                images, references = F.avg_pool2d(images, 2), F.avg_pool2d(references, 2)
+            luminance, structure = _ssim_maps(images, references)
+            last = scale == len(self.exponents) - 1
+            kept = luminance * structure if last else structure
+            # opposite structure has no power; the floor keeps the gradient finite
+            product = product * kept.mean((2, 3)).clamp_min(1e-6) ** exponent
+        return product.mean(1)
 
 
 class BandError:

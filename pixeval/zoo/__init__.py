@@ -7,3 +7,5 @@ BUNDLED = {"zoo:unet": ZOO / "unet", "zoo:dit": ZOO / "dit"}
 """Names of the bundled pipelines: a noise-predicting U-Net and a flow-matching DiT, 128 px."""
 CLIP = ZOO / "clip"
 """The bundled open_clip folder."""
+QUALITY = ZOO / "quality"
+"""Published parameters of NIQE and BRISQUE; origin and licence in its ``NOTICE.md``."""
