@@ -169,16 +169,18 @@ def repetition(image: Tensor, copies: float, generator: torch.Generator) -> tupl
 
 
 def erased(image: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """All but a box painted over with the image's median colour; at a share of 1 nothing is left."""
+    """All but an ellipse painted over with the image's median colour; at a share of 1 nothing is left."""
     height, width = image.shape[-2:]
-    kept = math.sqrt(1 - share)
+    kept = min(1.0, math.sqrt((1 - share) * 4 / math.pi))
     rows, columns = round(height * kept), round(width * kept)
     detail = gradient_magnitude(luma(image))
     mask = torch.ones_like(image[:, :1])
     if rows and columns:
         held = F.avg_pool2d(detail, (rows, columns), 1)[0, 0]
         top, left = max((_corner(held, generator) for _ in range(12)), key=lambda place: float(held[place]))
-        mask[..., top : top + rows, left : left + columns] = 0
+        y = (torch.arange(rows) + 0.5) / rows * 2 - 1
+        x = (torch.arange(columns) + 0.5) / columns * 2 - 1
+        mask[..., top : top + rows, left : left + columns] = (torch.hypot(y[:, None], x[None]) > 1).to(image)
     plain = image.flatten(2).median(2).values[..., None, None]
     return image + mask * (plain - image), mask
 

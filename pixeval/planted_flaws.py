@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pixeval import flaw_effects as effects
 from pixeval.clean_images import eight_bit
@@ -160,20 +159,20 @@ def plant(flaw: PlantedFlaw, image: Tensor, level: int, seed: str) -> Planted:
 
 
 def _region(carrier: Tensor, generator: torch.Generator) -> Tensor:
-    """A box of about a third of the image: of twelve at random the one with most of the carrier. 1 x 1 x H x W."""
+    """An ellipse of about a third of the image: of twelve at random the one with most of the carrier. 1 x 1 x H x W.
+
+    Its border has no straight line, which would be a seam.
+    """
     height, width = carrier.shape[-2:]
     best, most = torch.zeros_like(carrier), -1.0
     for _ in range(12):
         tall, wide, down, right = torch.rand(4, generator=generator).tolist()
-        rows, columns = round(height * (0.5 + 0.2 * tall)), round(width * (0.5 + 0.2 * wide))
-        top, left = int((height - rows + 1) * down), int((width - columns + 1) * right)
-        held = float(carrier[..., top : top + rows, left : left + columns].mean())
+        rows, columns = height * (0.6 + 0.2 * tall), width * (0.6 + 0.2 * wide)
+        top, left = (height - rows) * down, (width - columns) * right
+        y = (torch.arange(height) + 0.5 - top) / rows * 2 - 1
+        x = (torch.arange(width) + 0.5 - left) / columns * 2 - 1
+        inside = (torch.hypot(y[:, None], x[None]) <= 1).to(carrier)[None, None]
+        held = float((carrier * inside).sum() / inside.sum())
         if held > most:
-            most, best = (
-                held,
-                F.pad(
-                    torch.ones_like(carrier[..., :rows, :columns]),
-                    (left, width - left - columns, top, height - top - rows),
-                ),
-            )
+            most, best = held, inside
     return best

@@ -54,7 +54,7 @@ class Tables:
             aucs = " | ".join(f"{d['auc'][level]['value']:.2f}" for level in ("1", "2", "4", "5"))
             rows.append(
                 f"| `{name}` | {d['tau']['n']} | {_shown(d['tau'])} | {_shown(d['auc']['3'])}{verdict} | {aucs} "
-                f"| {d['value_threshold']:.3f} | {_shown(d['found'])} | {_shown(d['false_alarms'])} |"
+                f"| {d['value_threshold']:.2g} | {_shown(d['found'])} | {_shown(d['false_alarms'])} |"
             )
         head = [
             "| detector | n | Kendall τ | AUC medium | level 1 | 2 | 4 | 5 | threshold | found | false alarms |",
@@ -145,7 +145,9 @@ def cross_talk_distances(found: dict[str, Any]) -> tuple[list[float], list[float
 def _shown(figure: dict[str, Any]) -> str:
     if figure["low"] is None:
         return f"{figure['value']:.2f}"
-    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+    # adding zero turns a negative zero from rounding into zero
+    value, low, high = (round(figure[key], 2) + 0.0 for key in ("value", "low", "high"))
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def with_tables(page: Path, tables: str) -> str:

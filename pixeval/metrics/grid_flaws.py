@@ -14,6 +14,10 @@ CAP = 16 * STEP
 """A step counts for at most this, so that one hard contour on the lattice by chance does not outweigh the rest."""
 
 
+MARGIN = 1.3
+"""Steps of one phase stand out of another's when they are so many times as high; by chance they often are higher."""
+
+
 def lone_steps(grey: Tensor) -> Tensor:
     """Steps into each column (N x 1 x H x W), as far as they stand out of those two pixels beside, at most ``CAP``.
 
@@ -64,7 +68,7 @@ class GridFlaw(HeatMean):
         phases = phase_means(lone_steps(grey), 16)
         on_grid = torch.minimum(phases[:, :1], phases[:, 8:9])
         off_grid = phases[:, [2, 3, 4, 5, 6, 10, 11, 12, 13, 14]].amax(1, keepdim=True)
-        return over_columns((on_grid - off_grid).clamp_min(0), 16, grey.shape[-1])
+        return over_columns((on_grid - MARGIN * off_grid).clamp_min(0), 16, grey.shape[-1])
 
 
 class PatchGridFlaw(HeatMean):
@@ -86,7 +90,7 @@ class PatchGridFlaw(HeatMean):
     @staticmethod
     def _excess(grey: Tensor) -> Tensor:
         phases = phase_means(lone_steps(grey), 16)
-        excess = phases[:, :1] - phases[:, 2:15].amax(1, keepdim=True)
+        excess = phases[:, :1] - MARGIN * phases[:, 2:15].amax(1, keepdim=True)
         return over_columns(excess.clamp_min(0), 16, grey.shape[-1])
 
 
@@ -138,7 +142,7 @@ def coding_evidence(grey: Tensor, row: Tensor, column: Tensor) -> Tensor:
     aligned, content = _missing_detail(_shifted(whole, row, column))
     elsewhere, _ = _missing_detail(_shifted(whole, row + BLOCK // 2, column + BLOCK // 2))
     lacking = gaussian((aligned - elsewhere) * content, 2.0) / gaussian(content, 2.0).clamp_min(0.02)
-    evidence = ramp(lacking, 0.04, 0.16)
+    evidence = ramp(lacking, 0.07, 0.18)
     wide = evidence.repeat_interleave(BLOCK, -2).repeat_interleave(BLOCK, -1)
     return _shifted(wide, -row, -column)[:, 0, :height, :width]
 
@@ -177,8 +181,8 @@ def dct_basis() -> Tensor:
 class CheckerboardFlaw(HeatMean):
     """A pattern of period two, across, down or both, as uneven transposed convolutions leave it (Odena et al. 2016).
 
-    The high-passed luma is multiplied by each of the three alternating signs; where its sign then agrees almost
-    everywhere in a window of sigma 4 there is a pattern, and its mean is the amplitude. Edges agree on a few pixels
+    The high-passed luma is multiplied by each of the three alternating signs; where the sign then agrees almost
+    everywhere in a window of sigma 6 there is a pattern, and its mean is the amplitude. Edges agree on a few pixels
     only, noise on half.
     """
 
@@ -197,9 +201,11 @@ class CheckerboardFlaw(HeatMean):
         return torch.stack([self._heat(pattern) for pattern in patterns]).amax(0).squeeze(1)
 
     def _heat(self, demodulated: Tensor) -> Tensor:
-        agreement = gaussian(torch.tanh(demodulated / STEP), 4.0).abs()
+        # relative to the usual strength, so that few strong pixels, as on lines 8 pixels apart, do not make a pattern
+        usual = (gaussian(demodulated.square(), 6.0) + STEP**2 / 4).sqrt()
+        agreement = gaussian(torch.tanh(demodulated / usual), 6.0).abs() / math.tanh(1.0)
         amplitude = gaussian(demodulated.clamp(-12 * STEP, 12 * STEP), 4.0).abs()
-        return agreement.pow(4) * saturating(amplitude, self.half)
+        return ramp(agreement, 0.55, 0.85) * saturating(amplitude, self.half)
 
 
 def _nyquist(planes: Tensor) -> Tensor:
