@@ -135,8 +135,9 @@ def test_a_folder_of_ordinary_images(odd_folder: Path, tmp_path: Path, encoder: 
     assert rows["tiny.png", "contrast"].value is None
     assert "finite" in (rows["nan.tif", "noise"].reason or "")
     for metric in seen:
-        assert rows["rotated.png", metric].value == rows["plain.png", metric].value
-        assert rows["opaque.png", metric].value == rows["plain.png", metric].value
+        # equal pixels, but another place in the batch, which an encoder's last digit may show
+        assert rows["rotated.png", metric].value == pytest.approx(rows["plain.png", metric].value, rel=1e-6)
+        assert rows["opaque.png", metric].value == pytest.approx(rows["plain.png", metric].value, rel=1e-6)
         assert rows["deep.png", metric].value == pytest.approx(rows["grey.png", metric].value, rel=1e-4, abs=1e-5)
     assert rows["grey.png", "colourfulness"].value == pytest.approx(0, abs=1e-4)
 
