@@ -37,10 +37,10 @@ VERBS: dict[str, Verb] = {
     ),
     "score": Verb(
         "scores for a run or a folder of images",
-        "pixeval.evaluate:ScoreConfig",
-        "pixeval.evaluate:score",
-        "pixeval.score_summary:render",
-        "pixeval.evaluate:failed",
+        "pixeval.scoring.evaluate:ScoreConfig",
+        "pixeval.scoring.evaluate:score",
+        "pixeval.scoring.summary:render",
+        "pixeval.scoring.evaluate:failed",
     ),
     "label": Verb("the labelling app", "human_eval_app.serve:LabelConfig", "human_eval_app.serve:label"),
     "pairs": Verb("votes or scores to preference pairs", "pixeval.pairs:PairsConfig", "pixeval.pairs:make_pairs"),
@@ -58,9 +58,9 @@ VERBS: dict[str, Verb] = {
     ),
     "validate": Verb(
         "how far metrics can be trusted, on planted flaws or human labels",
-        "pixeval.validate:ValidateConfig",
-        "pixeval.validate:validate",
-        "pixeval.validate:render",
+        "pixeval.validation.validate:ValidateConfig",
+        "pixeval.validation.validate:validate",
+        "pixeval.validation.validate:render",
     ),
     "compare": Verb(
         "win/tie/loss and score changes of two runs",
@@ -78,9 +78,9 @@ VERBS: dict[str, Verb] = {
     ),
     "cache": Verb(
         "what is cached of scores and features",
-        "pixeval.cache:CacheConfig",
-        "pixeval.cache:cache",
-        "pixeval.cache:render",
+        "pixeval.scoring.cache:CacheConfig",
+        "pixeval.scoring.cache:cache",
+        "pixeval.scoring.cache:render",
     ),
     "doctor": Verb(
         "what is installed and what is wrong",

@@ -12,13 +12,13 @@ from statistics import fmean
 
 from pixeval.close_loop import preference
 from pixeval.errors import InputError
-from pixeval.evaluate import score_run
 from pixeval.generate import GenerateConfig, generate
 from pixeval.pairs import PairsConfig, make_pairs
 from pixeval.pipelines import Sampler
 from pixeval.records import Question
 from pixeval.rescore import Evaluation
 from pixeval.runs import Run
+from pixeval.scoring.evaluate import score_run
 from pixeval.zoo.icons import export_icons
 
 JUDGED = ("flaws", "clip_score", "caption_probability")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from pixeval.catalog import select
 from pixeval.encoders import ClipEncoder
-from pixeval.evaluate import score_run
 from pixeval.generate import generate_into
 from pixeval.metric_spec import FAMILIES
 from pixeval.pipelines import Sampler, load_generator
 from pixeval.runs import Run
+from pixeval.scoring.evaluate import score_run
 from pixeval.suites import load_prompts
 
 

@@ -8,9 +8,9 @@ import torch
 
 from pixeval.catalog import find, load
 from pixeval.errors import InputError
-from pixeval.heatmap_overlay import overlay
 from pixeval.images import UnreadableImage, read_image
 from pixeval.protocols import FlawScorer
+from pixeval.scoring.heatmap_overlay import overlay
 from reports.pictures import Picture, inline
 from reports.tables import FlawChange
 

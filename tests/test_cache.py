@@ -13,14 +13,14 @@ import torch
 from test_score import make_run, write_icons
 from tiny_clip import tiny_clip
 
-from pixeval import score_images
-from pixeval.batches import in_halves, prefetch
-from pixeval.cache import Cache, CacheConfig, cache, feature_key, render, score_key
 from pixeval.cli import run as command
 from pixeval.errors import InputError
-from pixeval.evaluate import score_folder, score_run
 from pixeval.runs import SCORE_PARTS, Run
-from pixeval.score_images import _guarded
+from pixeval.scoring import image_pass as score_images
+from pixeval.scoring.batches import in_halves, prefetch
+from pixeval.scoring.cache import Cache, CacheConfig, cache, feature_key, render, score_key
+from pixeval.scoring.evaluate import score_folder, score_run
+from pixeval.scoring.image_pass import _guarded
 from pixeval.stats import mean_interval, mean_intervals
 from pixeval.zoo.icons import load_icons
 

@@ -9,7 +9,7 @@ from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
 from pixeval.metrics.distribution import Cmmd, FrechetDistance, KernelDistance
-from pixeval.score_sets import interval, set_score
+from pixeval.scoring.set_pass import interval, set_score
 
 METRICS = [FrechetDistance(), KernelDistance(), Cmmd()]
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from pixeval.catalog import CATALOG, find, load
-from pixeval.clean_images import clean_images
 from pixeval.errors import InputError
-from pixeval.heatmap_overlay import heatmaps, overlay
-from pixeval.jpeg_code import jpeg_coded
-from pixeval.localisation import auc_judd
-from pixeval.planted_flaws import PLANTED, VISIBLE, plant
+from pixeval.scoring.heatmap_overlay import heatmaps, overlay
+from pixeval.validation.clean_images import clean_images
+from pixeval.validation.jpeg_code import jpeg_coded
+from pixeval.validation.localisation import auc_judd
+from pixeval.validation.planted_flaws import PLANTED, VISIBLE, plant
 from pixeval.zoo.icons import load_icons
 
 DETECTORS = [spec.name for spec in CATALOG if spec.family == "flaws" and "weights" not in spec.needs]

@@ -9,7 +9,7 @@ import torch
 
 from pixeval.catalog import CATALOG, load
 from pixeval.metric_spec import MetricSpec
-from pixeval.planted_flaws import PLANTED, plant
+from pixeval.validation.planted_flaws import PLANTED, plant
 
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 from pixeval.metrics.diversity import VendiScore
 from pixeval.metrics.manifolds import Coverage, Density, Precision, Recall
 from pixeval.metrics.spectrum_distance import SpectrumDistance
-from pixeval.score_sets import set_score
+from pixeval.scoring.set_pass import set_score
 from pixeval.spectrum_encoder import BANDS, SpectrumEncoder
 
 OVERLAPS = [Precision(), Recall(), Density(), Coverage()]

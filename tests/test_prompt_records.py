@@ -7,11 +7,11 @@ import tiny_published as tiny
 import torch
 from torch import Tensor
 
-from pixeval.evaluate import ScoreConfig, score, score_run
 from pixeval.generate import generate_into
 from pixeval.images import write_png
 from pixeval.records import ObjectSpec, Prompt
 from pixeval.runs import Run
+from pixeval.scoring.evaluate import ScoreConfig, score, score_run
 
 SUITE = """
 [[prompt]]

@@ -22,12 +22,12 @@ from tiny_clip import CAPTIONS, tiny_clip, write_tiny_clip
 from pixeval.catalog import select
 from pixeval.encoders import ClipEncoder
 from pixeval.errors import InputError
-from pixeval.evaluate import ScoreConfig, score, score_folder, score_run
 from pixeval.images import write_png
 from pixeval.records import Sample, Score, sample_id
 from pixeval.runs import Run
-from pixeval.score_images import _guarded
-from pixeval.score_summary import render
+from pixeval.scoring.evaluate import ScoreConfig, score, score_folder, score_run
+from pixeval.scoring.image_pass import _guarded
+from pixeval.scoring.summary import render
 from pixeval.zoo.icons import load_icons
 
 PIXELS = ("quality", "flaws")
@@ -179,7 +179,7 @@ def test_killed_and_resumed_ends_in_the_same_bytes(tmp_path: Path, icons: np.nda
     code = f"""
 from pathlib import Path
 from pixeval.encoders import ClipEncoder
-from pixeval.evaluate import score_folder
+from pixeval.scoring.evaluate import score_folder
 score_folder(Path({str(folder)!r}), Path({str(tmp_path / "killed")!r}), ("quality", "flaws", "alignment"),
              prompts=Path({str(prompts)!r}), encoder=ClipEncoder.load({str(clip_folder)!r}), batch_size=4, save_every=4)
 """

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pixeval import cli
-from pixeval.drawn_images import drawn_image
 from pixeval.images import read_image, write_png
 from pixeval.runs import Run
+from pixeval.validation.drawn_images import drawn_image
 
 
 @pytest.fixture

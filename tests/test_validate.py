@@ -10,12 +10,12 @@ import torch
 from scipy import stats as scipy_stats
 
 from pixeval import cli
-from pixeval.clean_images import clean_images
-from pixeval.drawn_images import drawn_image
 from pixeval.errors import InputError
-from pixeval.human_labels import Choice, read_labels
 from pixeval.images import write_png
-from pixeval.localisation import (
+from pixeval.validation.clean_images import clean_images
+from pixeval.validation.drawn_images import drawn_image
+from pixeval.validation.human_labels import Choice, read_labels
+from pixeval.validation.localisation import (
     auc_judd,
     correlation,
     divergence,
@@ -24,7 +24,8 @@ from pixeval.localisation import (
     normalised_scanpath_saliency,
     similarity,
 )
-from pixeval.pairwise_protocols import (
+from pixeval.validation.page import BEGIN, END, Tables, cross_talk_distances
+from pixeval.validation.pairwise_protocols import (
     Comparison,
     hps_inversion_score,
     imagereward_accuracy,
@@ -33,9 +34,8 @@ from pixeval.pairwise_protocols import (
     position_consistent_accuracy,
     tie_calibrated_accuracy,
 )
-from pixeval.planted_flaws import PLANTED
-from pixeval.rank_figures import auc, auc_interval, correlation_interval, krcc, plcc, srcc
-from pixeval.validation_page import BEGIN, END, Tables, cross_talk_distances
+from pixeval.validation.planted_flaws import PLANTED
+from pixeval.validation.rank_figures import auc, auc_interval, correlation_interval, krcc, plcc, srcc
 
 PAGE = Path(__file__).parents[1] / "docs" / "validation.md"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixeval.drawn_images import drawn_image
 from pixeval.errors import InputError
 from pixeval.metrics.warp_flaw import WarpFlaw, WarpNet
+from pixeval.validation.drawn_images import drawn_image
 from pixeval.zoo.icons import load_icons
 from trainers.pretrain.fit import Fit
 from trainers.pretrain.warp import SIDE, example, save_warp, train_warp

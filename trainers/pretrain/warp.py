@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pixeval.drawn_images import drawn_image
-from pixeval.flaw_effects import blur, noise, warped
-from pixeval.jpeg_code import jpeg_coded
 from pixeval.metrics.filters import gaussian
 from pixeval.metrics.warp_flaw import WarpNet
+from pixeval.validation.drawn_images import drawn_image
+from pixeval.validation.flaw_effects import blur, noise, warped
+from pixeval.validation.jpeg_code import jpeg_coded
 from pixeval.zoo.icons import load_icons
 from trainers.pretrain.fit import Fit, fit
 

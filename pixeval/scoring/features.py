@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pixeval.batches import Batch, chunks, decode_chunk, in_halves, read_chunk
-from pixeval.cache import Cache, feature_key
 from pixeval.folder import ImageSet
 from pixeval.protocols import Encoder
 from pixeval.records import Sample
+from pixeval.scoring.batches import Batch, chunks, decode_chunk, in_halves, read_chunk
+from pixeval.scoring.cache import Cache, feature_key
 
 MIN_SIDE = 8
 """Smaller images are not encoded: there is nothing in them to see."""

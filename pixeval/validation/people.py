@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from pixeval.errors import InputError
-from pixeval.human_labels import Choice, LabelledImage, Rating
 from pixeval.images import UnreadableImage
-from pixeval.pairwise_protocols import (
+from pixeval.validation.human_labels import Choice, LabelledImage, Rating
+from pixeval.validation.pairwise_protocols import (
     Comparison,
     hps_inversion_score,
     imagereward_accuracy,
@@ -19,7 +19,7 @@ from pixeval.pairwise_protocols import (
     position_consistent_accuracy,
     tie_calibrated_accuracy,
 )
-from pixeval.rank_figures import correlation_interval, krcc, plcc, srcc
+from pixeval.validation.rank_figures import correlation_interval, krcc, plcc, srcc
 
 ValueOf = Callable[[LabelledImage], float]
 """Value of an image, oriented so that higher is better; raises UnreadableImage where there is none."""

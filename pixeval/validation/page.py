@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixeval.catalog import find, load
-from pixeval.clean_images import CleanImage
 from pixeval.errors import InputError
-from pixeval.heatmap_overlay import overlay
 from pixeval.images import write_png
-from pixeval.planted_flaws import MEDIUM, PLANTED, VISIBLE, plant
+from pixeval.scoring.heatmap_overlay import overlay
+from pixeval.validation.clean_images import CleanImage
+from pixeval.validation.planted_flaws import MEDIUM, PLANTED, VISIBLE, plant
 
 BEGIN, END = "<!-- figures: begin, made by pixeval validate --page -->", "<!-- figures: end -->"
 TARGET = 0.95
@@ -26,7 +26,7 @@ TARGET = 0.95
 
 @dataclass(frozen=True)
 class Tables:
-    """The result of :func:`pixeval.validate.validate` as Markdown."""
+    """The result of :func:`pixeval.validation.validate.validate` as Markdown."""
 
     found: dict[str, Any]
 

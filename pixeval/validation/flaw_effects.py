@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixeval.jpeg_code import jpeg_coded
 from pixeval.metrics.filters import gaussian, luma, pad_symmetric
 from pixeval.metrics.flaw_heat import STEP, gradient_magnitude
+from pixeval.validation.jpeg_code import jpeg_coded
 
 
 def blur(image: Tensor, sigma: float, generator: torch.Generator) -> Tensor:

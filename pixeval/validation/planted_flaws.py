@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pixeval import flaw_effects as effects
-from pixeval.clean_images import eight_bit
 from pixeval.errors import unknown_name
 from pixeval.metrics.filters import box, gaussian, luma
 from pixeval.metrics.flaw_heat import STEP, gradient_magnitude, ramp
+from pixeval.validation import flaw_effects as effects
+from pixeval.validation.clean_images import eight_bit
 
 LEVELS = (1, 2, 3, 4, 5)
 MEDIUM = 3

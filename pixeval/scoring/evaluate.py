@@ -11,21 +11,21 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from pixeval.cache import Cache, open_cache
 from pixeval.catalog import CATALOG, load, select
 from pixeval.encoders import ClipEncoder
 from pixeval.errors import InputError
-from pixeval.features import FeatureStore
 from pixeval.folder import ImageSet, folder_run
 from pixeval.metric_spec import FAMILIES, MetricSpec
 from pixeval.records import Prompt, Score
 from pixeval.runs import Run
-from pixeval.score_heatmaps import write_heatmaps
-from pixeval.score_images import FAILED, NOT_FINITE, ImagePass, LoadedMetric, References
-from pixeval.score_sets import score_sets
-from pixeval.score_summary import summarise
-from pixeval.score_table import ScoreTable, save_set_scores
-from pixeval.shards import ALONE, Shard, current_shard
+from pixeval.scoring.cache import Cache, open_cache
+from pixeval.scoring.features import FeatureStore
+from pixeval.scoring.heatmaps import write_heatmaps
+from pixeval.scoring.image_pass import FAILED, NOT_FINITE, ImagePass, LoadedMetric, References
+from pixeval.scoring.set_pass import score_sets
+from pixeval.scoring.shards import ALONE, Shard, current_shard
+from pixeval.scoring.summary import summarise
+from pixeval.scoring.table import ScoreTable, save_set_scores
 from pixeval.spectrum_encoder import SpectrumEncoder
 from pixeval.suites import load_prompts
 from pixeval.weights import missing_weights, parse_weights
@@ -71,7 +71,7 @@ class ScoreConfig:
 
 
 def score(config: ScoreConfig) -> dict[str, Any] | None:
-    """Carry out ``pixeval score``; returns the summary (see :func:`pixeval.score_summary.summarise`).
+    """Carry out ``pixeval score``; returns the summary (see :func:`pixeval.scoring.summary.summarise`).
 
     Under ``accelerate launch`` or ``torchrun`` the images are shared out; all processes but the first return None.
 
@@ -160,7 +160,7 @@ def score_run(
         save_every: images between two saves.
         cache: what was computed before, in any run; none by default.
         shard: this process's part of the images; the first writes the tables when all are done.
-        engine: ``local``, or ``ray`` (see :mod:`pixeval.ray_pass`).
+        engine: ``local``, or ``ray`` (see :mod:`pixeval.scoring.ray_pass`).
 
     Raises:
         InputError: an unknown metric, no samples, no reference or weights where they are needed, or a full disk.
@@ -189,7 +189,7 @@ def score_run(
     keep_features = any("clip" in metric.spec.needs for metric in per_set)
     images_pass = ImagePass(images, per_image, table, features, references, device, cache, keep_features)
     if engine == "ray":
-        from pixeval.ray_pass import run_on_ray
+        from pixeval.scoring.ray_pass import run_on_ray
 
         run_on_ray(images_pass, batch_size, save_every, progress)
     else:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixeval.drawn_images import drawn_image
 from pixeval.errors import InputError
 from pixeval.images import UnreadableImage, list_images, read_image
+from pixeval.validation.drawn_images import drawn_image
 from pixeval.zoo import BUNDLED
 from pixeval.zoo.icons import load_icons
 

@@ -1,7 +1,7 @@
 """The pass over the images on Ray Data: chunks travel to workers that hold the metrics, rows come back.
 
-The stages are those of :class:`pixeval.score_images.ImagePass`, on the same chunks, so the numbers are too. Image files
-must be reachable under the same path on every machine of the cluster.
+The stages are those of :class:`pixeval.scoring.image_pass.ImagePass`, on the same chunks, so the numbers are too. Image
+files must be reachable under the same path on every machine of the cluster.
 """
 
 import json
@@ -13,11 +13,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pixeval.batches import chunks
 from pixeval.errors import InputError
-from pixeval.features import FeatureStore
 from pixeval.records import Sample, Score
-from pixeval.score_images import ImagePass
+from pixeval.scoring.batches import chunks
+from pixeval.scoring.features import FeatureStore
+from pixeval.scoring.image_pass import ImagePass
 from pixeval.tables import schema_of
 
 

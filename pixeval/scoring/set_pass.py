@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixeval.features import FeatureStore
 from pixeval.folder import ImageSet
 from pixeval.metric_spec import MetricSpec
 from pixeval.metrics.distribution import SetDistance
 from pixeval.records import Sample, SetScore
-from pixeval.score_images import LoadedMetric
+from pixeval.scoring.features import FeatureStore
+from pixeval.scoring.image_pass import LoadedMetric
 
 DRAWS = 200
 """Bootstrap draws of the judged images."""

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pixeval.batches import Batch, chunks, decode_chunk, prefetch, read_chunk
-from pixeval.cache import Cache, score_key
-from pixeval.features import FeatureStore
 from pixeval.folder import ImageSet
 from pixeval.images import UnreadableImage, read_image
 from pixeval.metric_spec import MetricSpec
 from pixeval.protocols import SelectiveScorer
 from pixeval.records import Sample, Score
-from pixeval.score_table import Rows
-from pixeval.shards import ALONE, Shard
+from pixeval.scoring.batches import Batch, chunks, decode_chunk, prefetch, read_chunk
+from pixeval.scoring.cache import Cache, score_key
+from pixeval.scoring.features import FeatureStore
+from pixeval.scoring.shards import ALONE, Shard
+from pixeval.scoring.table import Rows
 
 Prepared = tuple[list[Batch], dict[str, str]]
 """Decoded batches of a chunk, and by sample id why the others have none."""

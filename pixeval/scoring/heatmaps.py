@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from pixeval.batches import Batch, chunks, decode_chunk, read_chunk
 from pixeval.folder import ImageSet
-from pixeval.heatmap_overlay import write_overlay
 from pixeval.records import Sample
 from pixeval.runs import Run
-from pixeval.score_images import LoadedMetric
+from pixeval.scoring.batches import Batch, chunks, decode_chunk, read_chunk
+from pixeval.scoring.heatmap_overlay import write_overlay
+from pixeval.scoring.image_pass import LoadedMetric
 
 
 def write_heatmaps(

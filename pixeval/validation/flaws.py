@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from pixeval.catalog import find, load
-from pixeval.clean_images import CleanImage
-from pixeval.localisation import FIGURES, Array, mean_iou
-from pixeval.planted_flaws import LEVELS, MEDIUM, PLANTED, VISIBLE, Planted, PlantedFlaw, plant
-from pixeval.rank_figures import auc, auc_interval, krcc
 from pixeval.stats import Interval, mean_interval, wilson
+from pixeval.validation.clean_images import CleanImage
+from pixeval.validation.localisation import FIGURES, Array, mean_iou
+from pixeval.validation.planted_flaws import LEVELS, MEDIUM, PLANTED, VISIBLE, Planted, PlantedFlaw, plant
+from pixeval.validation.rank_figures import auc, auc_interval, krcc
 
 FALSE_ALARMS = 0.05
 """Share of clean images of the tuning set that the value threshold lets pass as flawed."""

@@ -10,16 +10,16 @@ import tyro
 from tqdm import tqdm
 
 from pixeval.catalog import CATALOG, find, load
-from pixeval.clean_images import clean_images, own_images
 from pixeval.encoders import ClipEncoder
 from pixeval.errors import InputError
-from pixeval.human_labels import LabelledImage, Rating, read_labels
 from pixeval.images import UnreadableImage
 from pixeval.metric_spec import MetricSpec
-from pixeval.planted_flaws import PLANTED
-from pixeval.validate_flaws import validate_flaws
-from pixeval.validate_people import against_choices, against_ratings
-from pixeval.validation_page import Tables, draw_cross_talk, draw_examples, with_tables, write_whole
+from pixeval.validation.clean_images import clean_images, own_images
+from pixeval.validation.flaws import validate_flaws
+from pixeval.validation.human_labels import LabelledImage, Rating, read_labels
+from pixeval.validation.page import Tables, draw_cross_talk, draw_examples, with_tables, write_whole
+from pixeval.validation.people import against_choices, against_ratings
+from pixeval.validation.planted_flaws import PLANTED
 from pixeval.weights import parse_weights
 
 PER_IMAGE = ("quality", "flaws", "alignment")
