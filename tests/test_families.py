@@ -15,7 +15,7 @@ from pixeval.errors import InputError
 from trainers.errors import KINDS, add_noise, errors
 from trainers.families.detect import FAMILIES, load
 from trainers.latent_diffusion import LatentDiffusion
-from trainers.probes import check_sign, sign_errors
+from trainers.probes import check_sign, convention_errors
 from trainers.schedules import FlowSchedule
 
 LATENT = (2, CHANNELS, RESOLUTION // 2, RESOLUTION // 2)
@@ -140,8 +140,8 @@ def test_a_model_with_the_opposite_sign_is_refused(name: str, last: str, folders
     model, latents = load(folders[name]), draw(5)
     train_a_little(model, latents)
     conditioning = model.encode_prompts(CAPTIONS[:2])
-    plain, flipped = sign_errors(model, latents, conditioning)
-    assert plain < flipped
+    fit = convention_errors(model, latents, conditioning)
+    assert fit.plain < fit.sign_flipped
     check_sign(model, latents, conditioning)
     with torch.no_grad():
         for parameter in getattr(model.denoiser, last).parameters():

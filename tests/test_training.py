@@ -29,7 +29,7 @@ from pixeval.runs import Run
 from trainers.checkpoint import recover_directory
 from trainers.data import batch_rows, captioned_latents, fit_image, paired_latents, read_captioned
 from trainers.families.detect import load
-from trainers.latent_diffusion import Posterior
+from trainers.latents import Posterior
 from trainers.loop import read_log
 from trainers.preference import PreferenceConfig, compare_dpo, compare_simpo, preference_loss, train_preference
 from trainers.sft import SftConfig, train_sft

@@ -22,7 +22,8 @@ from torch import Tensor
 from pixeval.errors import InputError
 from pixeval.images import UnreadableImage, decode_image, list_images, read_image
 from pixeval.pair_folder import load_pairs
-from trainers.latent_diffusion import Conditioning, LatentDiffusion, Posterior
+from trainers.latent_diffusion import Conditioning, LatentDiffusion
+from trainers.latents import Posterior
 
 CAPTIONS = ("text", "caption", "prompt")
 """Names that a column of captions may have."""
@@ -276,6 +277,14 @@ def _encode_texts(model: LatentDiffusion, prompts: list[str]) -> tuple[Texts, Te
     distinct = list(dict.fromkeys(["", *prompts]))
     number = {prompt: i for i, prompt in enumerate(distinct)}
     chunks = [model.encode_prompts(distinct[i : i + CHUNK]) for i in range(0, len(distinct), CHUNK)]
-    conditioning = {name: torch.cat([chunk[name].cpu() for chunk in chunks]) for name in chunks[0]}
+    conditioning = {name: _cat_padded([chunk[name].cpu() for chunk in chunks]) for name in chunks[0]}
     model.release_text_encoders()
     return Texts(conditioning), torch.tensor([number[prompt] for prompt in prompts])
+
+
+def _cat_padded(parts: list[Tensor]) -> Tensor:
+    """Concatenate, padding the second axis with zeros: families that do not pad their prompts give a mask as well."""
+    if parts[0].dim() > 1:
+        length = max(part.shape[1] for part in parts)
+        parts = [F.pad(part, (0, 0) * (part.dim() - 2) + (0, length - part.shape[1])) for part in parts]
+    return torch.cat(parts)

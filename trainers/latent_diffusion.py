@@ -7,31 +7,17 @@ noise and parametrisations is shared, so that it cannot differ between families.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from trainers.checkpoint import write_directory
+from trainers.latents import Normalisation, Posterior, decode, encode, normalisation_of
 from trainers.schedules import Denoised, schedule_of, to_denoised
 
 Conditioning = dict[str, Tensor]
 """Everything the denoiser is given about the text; the first axis of each tensor is the sample."""
-
-
-class Posterior(NamedTuple):
-    """A Gaussian over normalised latents, N x C x h x w, float32."""
-
-    mean: Tensor
-    std: Tensor
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """A latent for standard normal ``noise``."""
-        return self.mean + self.std * noise
-
-    def rows(self, index: Tensor) -> "Posterior":
-        """Some of the N."""
-        return Posterior(self.mean[index], self.std[index])
 
 
 class LatentDiffusion(ABC):
@@ -44,11 +30,18 @@ class LatentDiffusion(ABC):
     backbone: ClassVar[Literal["unet", "dit"]]
     denoiser_name: ClassVar[str]
     """The pipeline's attribute and folder of the denoiser."""
+    video_vae: ClassVar[bool] = False
+    """The VAE takes and gives N x C x frames x H x W; we give it one frame."""
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
-        self.schedule, self.prediction = schedule_of(pipeline.scheduler)
         self.vae: nn.Module = pipeline.vae
+        self.normalisation = self._normalisation()
+        height, width = self.resolution
+        factor = pipeline.vae_scale_factor
+        self.schedule, self.prediction = schedule_of(
+            pipeline.scheduler, self.tokens((height // factor, width // factor))
+        )
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
@@ -73,6 +66,20 @@ class LatentDiffusion(ABC):
         height, width = size if isinstance(size, list | tuple) else (size, size)
         return height * self.pipeline.vae_scale_factor, width * self.pipeline.vae_scale_factor
 
+    @property
+    def patch(self) -> int:
+        """Side of the denoiser's tokens in latent pixels; 1 for a U-Net."""
+        return int(self.pipeline.components[self.denoiser_name].config.get("patch_size") or 1)
+
+    @property
+    def side_multiple(self) -> int:
+        """Pixels that height and width of an image must be a multiple of."""
+        return int(self.pipeline.vae_scale_factor) * self.patch
+
+    def tokens(self, latent_size: tuple[int, int]) -> int:
+        """Length of the sequence that a dynamic shift of the times depends on, for latents h x w."""
+        return (latent_size[0] // self.patch) * (latent_size[1] // self.patch)
+
     def to(self, device: torch.device) -> Self:
         """Move every part to ``device``."""
         self.pipeline.to(device)
@@ -87,23 +94,17 @@ class LatentDiffusion(ABC):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Posterior:
         """Images in model range, N x 3 x H x W in [-1, 1] -> latents as the denoiser sees them."""
-        images = images.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, enabled=False):
-            posterior = self.pipeline.vae.encode(images).latent_dist
-        scale = self.pipeline.vae.config.scaling_factor
-        return Posterior(posterior.mean.float() * scale, posterior.std.float() * scale)
+        return encode(self.vae, self.normalisation, images.to(self.device), self.video_vae)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> images in model range, about [-1, 1], not clamped; differentiable, always in float32.
 
         The pixel loss is a difference of two almost equal images, which half precision would round away.
         """
-        scaled = (latents.float() / self.pipeline.vae.config.scaling_factor).contiguous(
-            memory_format=torch.channels_last
-        )
-        with torch.autocast(self.device.type, enabled=False):
-            images: Tensor = self.pipeline.vae.decode(scaled, return_dict=False)[0]
-        return images
+        return decode(self.vae, self.normalisation, latents, self.video_vae)
+
+    def _normalisation(self) -> Normalisation:
+        return normalisation_of(self.pipeline.vae.config)
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
@@ -113,17 +114,30 @@ class LatentDiffusion(ABC):
     def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning, denoiser: nn.Module) -> Tensor:
         """The raw output of ``denoiser`` (ours, its wrapped form, or a frozen copy) in its own parametrisation."""
 
-    def sample_timesteps(self, n: int, generator: torch.Generator) -> Tensor:
-        """``n`` training times over all noise levels, on the CPU."""
-        return self.schedule.sample(n, generator)
+    def sample_timesteps(
+        self, n: int, generator: torch.Generator, latent_size: tuple[int, int] | None = None
+    ) -> Tensor:
+        """``n`` training times over all noise levels, on the CPU.
 
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(a, s) of ``z_t = a z + s eps``, float32, N x 1 x 1 x 1."""
-        return self.schedule.coefficients(t)
+        Args:
+            n: how many.
+            generator: of the draws.
+            latent_size: (h, w) of the latents they are for, which matters where a flow's shift depends on resolution;
+                None for the model's own resolution.
+        """
+        if latent_size is None:
+            return self.schedule.sample(n, generator)
+        return schedule_of(self.pipeline.scheduler, self.tokens(latent_size))[0].sample(n, generator)
+
+    def coefficients(self, t: Tensor, rank: int = 4) -> tuple[Tensor, Tensor]:
+        """(a, s) of ``z_t = a z + s eps``, float32, N x 1 x ... of ``rank`` axes."""
+        a, s = self.schedule.coefficients(t)
+        shape = (-1, *(1,) * (rank - 1))
+        return a.view(shape), s.view(shape)
 
     def add_noise(self, z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """``a z + s eps`` in float32."""
-        a, s = self.coefficients(t)
+        a, s = self.coefficients(t, z.dim())
         return a * z.float() + s * eps.float()
 
     def denoise(
@@ -138,7 +152,7 @@ class LatentDiffusion(ABC):
             denoiser: None for our own.
         """
         output = self.predict(z_t, t, conditioning, self.denoiser if denoiser is None else denoiser)
-        return to_denoised(self.prediction, output.float(), z_t.float(), *self.coefficients(t))
+        return to_denoised(self.prediction, output.float(), z_t.float(), *self.coefficients(t, z_t.dim()))
 
     def save_pipeline(self, path: Path, denoiser: nn.Module | None = None) -> None:
         """Write, atomically, a complete pipeline that stock ``DiffusionPipeline.from_pretrained`` loads.

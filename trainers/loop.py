@@ -114,8 +114,15 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 
 def training_resolution(model: LatentDiffusion, config: TrainConfig) -> tuple[int, int]:
-    """Height and width of the training images."""
-    return model.resolution if config.resolution is None else (config.resolution, config.resolution)
+    """Height and width of the training images.
+
+    Raises:
+        InputError: the model cannot make images of that size.
+    """
+    height, width = model.resolution if config.resolution is None else (config.resolution, config.resolution)
+    if height % model.side_multiple or width % model.side_multiple:
+        raise InputError(f"resolution must be a multiple of {model.side_multiple} for this model, got {height}x{width}")
+    return height, width
 
 
 def start_run(config: TrainConfig, trainer: str) -> Run:

@@ -4,6 +4,7 @@ A noisy latent is ``z_t = a z + s eps``. Discrete diffusion has ``a = sqrt(alpha
 (Ho et al., arXiv 2006.11239); flow matching has ``a = 1 - sigma``, ``s = sigma`` (Liu et al., arXiv 2209.03003).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -39,6 +40,10 @@ class NoiseSchedule(Protocol):
         """(a, s), float32 of shape (N, 1, 1, 1), on the device of ``t``."""
         ...
 
+    def reversed(self, t: Tensor) -> Tensor:
+        """The times as far from noise as ``t`` are from clean: what a model with the opposite convention expects."""
+        ...
+
 
 @dataclass(frozen=True)
 class DiffusionSchedule:
@@ -58,6 +63,9 @@ class DiffusionSchedule:
         alpha_bar = self.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
+    def reversed(self, t: Tensor) -> Tensor:
+        return len(self.alphas_cumprod) - 1 - t
+
 
 @dataclass(frozen=True)
 class FlowSchedule:
@@ -66,6 +74,8 @@ class FlowSchedule:
     steps: int
     shift: float
     """Moves times towards noise, as the sampler does: ``sigma = shift u / (1 + (shift - 1) u)`` (arXiv 2403.03206)."""
+    terminal: float = 0.0
+    """The lowest sigma that the sampler visits before 0, where its configuration names one (``shift_terminal``)."""
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Uniform over the times that the sampler visits."""
@@ -78,17 +88,29 @@ class FlowSchedule:
         sigma = t.float().view(-1, 1, 1, 1) / self.steps
         return 1 - sigma, sigma
 
+    def reversed(self, t: Tensor) -> Tensor:
+        return self.steps - t
+
     def _time(self, u: Tensor) -> Tensor:
-        return self.shift * u / (1 + (self.shift - 1) * u) * self.steps
+        sigma = self.shift * u / (1 + (self.shift - 1) * u)
+        return (self.terminal + (1 - self.terminal) * sigma) * self.steps
 
 
-def schedule_of(scheduler: Any) -> tuple[NoiseSchedule, Prediction]:
+def schedule_of(scheduler: Any, tokens: int) -> tuple[NoiseSchedule, Prediction]:
     """The training schedule and the parametrisation that a diffusers scheduler's configuration stands for.
+
+    Args:
+        scheduler: of a pipeline.
+        tokens: length of the image's sequence, which a dynamic shift depends on.
 
     Raises:
         InputError: a parametrisation we do not know, or flow prediction without flow sigmas.
     """
     name, config = type(scheduler).__name__, scheduler.config
+    if name == "FlowMatchEulerDiscreteScheduler":
+        if config.get("invert_sigmas"):
+            raise InputError("scheduler FlowMatchEulerDiscreteScheduler has invert_sigmas=True, which is not supported")
+        return _flow(config, config["shift"], tokens), "flow_prediction"
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in get_args(Prediction):
         raise InputError(
@@ -97,10 +119,20 @@ def schedule_of(scheduler: Any) -> tuple[NoiseSchedule, Prediction]:
     if prediction == "flow_prediction":
         if not config.get("use_flow_sigmas", False):
             raise InputError(f"scheduler {name} predicts a flow but has use_flow_sigmas=False; set it to true")
-        return FlowSchedule(config["num_train_timesteps"], config.get("flow_shift", 1.0)), prediction
+        return _flow(config, config.get("flow_shift", 1.0), tokens), prediction
     if not hasattr(scheduler, "alphas_cumprod"):
         raise InputError(f"scheduler {name} has no alphas_cumprod; use a DDPM-style or a flow-sigma scheduler")
     return DiffusionSchedule(scheduler.alphas_cumprod.float().cpu()), prediction
+
+
+def _flow(config: Any, shift: float, tokens: int) -> FlowSchedule:
+    """With ``use_dynamic_shifting`` the shift is e^mu (or mu), mu linear in the number of tokens (FLUX.1, SD3.5)."""
+    if config.get("use_dynamic_shifting", False):
+        low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        base, top = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+        mu = base + (top - base) / (high - low) * (tokens - low)
+        shift = mu if config.get("time_shift_type") == "linear" else math.exp(mu)
+    return FlowSchedule(config["num_train_timesteps"], shift, config.get("shift_terminal") or 0.0)
 
 
 def to_denoised(prediction: Prediction, output: Tensor, z_t: Tensor, a: Tensor, s: Tensor) -> Denoised:

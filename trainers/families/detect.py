@@ -35,7 +35,7 @@ def load(model: Path) -> LatentDiffusion:
     name = check_trainable(folder)
     try:
         pipeline = getattr(diffusers, name).from_pretrained(
-            folder, torch_dtype=torch.float32, local_files_only=True, use_safetensors=True
+            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
