@@ -70,6 +70,7 @@ ALIGNMENT: tuple[MetricSpec, ...] = (
         weights="of the CLIP in use",
         min_side=8,
         caution="Depends on the other prompts: compare runs with the same prompts only.",
+        unit="places",
     ),
     MetricSpec(
         "caption_probability",

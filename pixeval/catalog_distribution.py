@@ -110,6 +110,7 @@ DISTRIBUTION: tuple[MetricSpec, ...] = (
         weights="of the CLIP in use",
         min_side=8,
         caution="Noise and broken images are diverse, too. Grows with the number of images: compare equal ones.",
+        unit="images",
     ),
     MetricSpec(
         "spectrum_distance",
@@ -123,5 +124,6 @@ DISTRIBUTION: tuple[MetricSpec, ...] = (
         needs=("reference_set", "spectrum"),
         min_side=32,
         caution="Knows nothing of content. Differing sizes, formats or crops of the two sets show up as well.",
+        unit="dB",
     ),
 )

@@ -21,6 +21,7 @@ def _quality(
     weights: str = "none",
     weights_format: str = "",
     undefined: str = "",
+    unit: str = "",
 ) -> MetricSpec:
     return MetricSpec(
         name,
@@ -38,6 +39,7 @@ def _quality(
         min_side=min_side,
         caution=caution,
         undefined=undefined,
+        unit=unit,
     )
 
 
@@ -52,6 +54,7 @@ QUALITY: tuple[MetricSpec, ...] = (
         math.inf,
         "Pertuz et al. 2013, doi:10.1016/j.patcog.2012.11.011",
         "Noise and hard contours raise it as detail does. Compare images of one size and one content only.",
+        unit="squared luma, white is 1",
     ),
     _quality(
         "blur_effect",
@@ -71,6 +74,7 @@ QUALITY: tuple[MetricSpec, ...] = (
         "Immerkaer 1996, doi:10.1006/cviu.1996.0060",
         "Fine texture and thin lines count as noise, most of all in small images.",
         higher_is_better=False,
+        unit="luma, white is 1",
     ),
     _quality(
         "colourfulness",
@@ -79,6 +83,7 @@ QUALITY: tuple[MetricSpec, ...] = (
         math.inf,
         "Hasler and Suesstrunk 2003, doi:10.1117/12.477378",
         "More is not always better: over-saturated images get the highest values (see oversaturation_flaw).",
+        unit="8-bit levels",
     ),
     _quality(
         "contrast",
@@ -87,6 +92,7 @@ QUALITY: tuple[MetricSpec, ...] = (
         0.5,
         "Peli 1990, doi:10.1364/JOSAA.7.002032",
         "Black next to white has the most, whatever it shows.",
+        unit="luma, white is 1",
     ),
     _quality(
         "high_frequency",
@@ -105,6 +111,7 @@ QUALITY: tuple[MetricSpec, ...] = (
         "Donoho and Johnstone 1994, doi:10.1093/biomet/81.3.425",
         "Fine texture counts as noise; flat parts of an image do not count at all.",
         higher_is_better=False,
+        unit="luma, white is 1",
         min_side=4,
         differentiable=False,
     ),

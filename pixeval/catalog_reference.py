@@ -17,6 +17,7 @@ REFERENCE: tuple[MetricSpec, ...] = (
         needs=("reference_image",),
         differentiable=True,
         caution="Blind to where the error is; a shift by one pixel ruins it. Equal images have no finite value.",
+        unit="dB",
     ),
     MetricSpec(
         "ssim",

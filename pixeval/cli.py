@@ -33,7 +33,10 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "demo": Verb("the whole loop on the bundled model", "pixeval.demo:DemoConfig", "pixeval.demo:demo"),
     "generate": Verb(
-        "images for prompts x seeds", "pixeval.generate:GenerateConfig", "pixeval.generate:generate", "pixeval.show:run"
+        "images for prompts x seeds",
+        "pixeval.generate:GenerateConfig",
+        "pixeval.generate:generate",
+        "pixeval.run_text:render",
     ),
     "score": Verb(
         "scores for a run or a folder of images",
@@ -48,13 +51,13 @@ VERBS: dict[str, Verb] = {
         "supervised fine-tuning, latent and pixel space",
         "trainers.sft:SftConfig",
         "pixeval.close_loop:sft",
-        "pixeval.show:run",
+        "pixeval.run_text:render",
     ),
     "train preference": Verb(
         "DPO or SimPO on pairs, latent and pixel space",
         "trainers.preference:PreferenceConfig",
         "pixeval.close_loop:preference",
-        "pixeval.show:run",
+        "pixeval.run_text:render",
     ),
     "validate": Verb(
         "how far metrics can be trusted, on planted flaws or human labels",

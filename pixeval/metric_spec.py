@@ -44,6 +44,8 @@ class MetricSpec:
     """When not to trust it, for people."""
     undefined: str = ""
     """Why there may rightly be no finite value, for people; without it such a value counts as a failure."""
+    unit: str = ""
+    """What the value is counted in; empty for pure numbers, shares and probabilities."""
 
     @property
     def needs_prompt(self) -> bool:

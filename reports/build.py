@@ -19,13 +19,13 @@ from tyro.conf import Positional
 from pixeval.catalog import CATALOG
 from pixeval.errors import InputError
 from pixeval.metric_spec import MetricSpec
+from pixeval.pictures import Picture, picture_of
 from pixeval.records import Prompt, people_first
 from pixeval.runs import Run
 from pixeval.suites import load_prompts
 from reports import charts, figures
 from reports.arms import Source, require_samples
 from reports.flaw_maps import FlawMaps, flaw_maps
-from reports.pictures import Picture, picture_of
 from reports.report import Report, assemble
 from reports.training import TrainingLog, training_log
 

@@ -9,9 +9,9 @@ import torch
 from pixeval.catalog import find, load
 from pixeval.errors import InputError
 from pixeval.images import UnreadableImage, read_image
+from pixeval.pictures import Picture, inline
 from pixeval.protocols import FlawScorer
 from pixeval.scoring.heatmap_overlay import overlay
-from reports.pictures import Picture, inline
 from reports.tables import FlawChange
 
 

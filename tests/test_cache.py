@@ -20,7 +20,7 @@ from pixeval.scoring import image_pass as score_images
 from pixeval.scoring.batches import in_halves, prefetch
 from pixeval.scoring.cache import Cache, CacheConfig, cache, feature_key, render, score_key
 from pixeval.scoring.evaluate import score_folder, score_run
-from pixeval.scoring.image_pass import _guarded
+from pixeval.scoring.image_pass import guarded
 from pixeval.stats import mean_interval, mean_intervals
 from pixeval.zoo.icons import load_icons
 
@@ -193,12 +193,12 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
     images = torch.arange(10.0).view(10, 1)
     assert in_halves(compute, images).tolist() == list(range(10))
     assert sizes == [10, 5, 2, 3, 5, 2, 3]
-    assert _guarded(lambda which: compute(images[which]), 10) == list(range(10))
+    assert guarded(lambda which: compute(images[which]), 10) == list(range(10))
 
     def never(which: list[int]) -> torch.Tensor:
         raise torch.OutOfMemoryError("too much")
 
-    assert _guarded(never, 2) == ["the metric failed: OutOfMemoryError: too much"] * 2
+    assert guarded(never, 2) == ["the metric failed: OutOfMemoryError: too much"] * 2
     with pytest.raises(torch.OutOfMemoryError):
         in_halves(lambda _: never([]), images)
 

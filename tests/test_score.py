@@ -26,7 +26,7 @@ from pixeval.images import write_png
 from pixeval.records import Sample, Score, sample_id
 from pixeval.runs import Run
 from pixeval.scoring.evaluate import ScoreConfig, score, score_folder, score_run
-from pixeval.scoring.image_pass import _guarded
+from pixeval.scoring.image_pass import guarded
 from pixeval.scoring.summary import render
 from pixeval.zoo.icons import load_icons
 
@@ -320,7 +320,7 @@ def test_a_failing_image_leaves_the_others_alone() -> None:
             raise RuntimeError("cannot take this one")
         return torch.tensor([float(i) for i in which])
 
-    assert _guarded(compute, 3) == [0.0, "the metric failed: RuntimeError: cannot take this one", 2.0]
+    assert guarded(compute, 3) == [0.0, "the metric failed: RuntimeError: cannot take this one", 2.0]
 
 
 def test_the_command_summarises(tmp_path: Path, odd_folder: Path, clip_folder: Path, icons: np.ndarray) -> None:

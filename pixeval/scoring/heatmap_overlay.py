@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pixeval.catalog import find, load
 from pixeval.errors import InputError
@@ -13,6 +14,7 @@ from pixeval.metrics.filters import luma
 
 COLOUR = (0.90, 0.10, 0.45)
 """Magenta red: rare in images, and apart from grey for colour-blind eyes by its lightness."""
+BORDER = (0.0, 0.55, 0.0)
 STRONGEST = 0.85
 """Opacity of full heat; something of the image stays visible."""
 
@@ -41,6 +43,12 @@ def overlay(image: Tensor, heat: Tensor) -> Tensor:
     grey = 0.35 + 0.65 * luma(image[None])[0]
     opacity = heat.clamp(0, 1).sqrt() * STRONGEST
     return (1 - opacity) * grey.expand_as(image) + opacity * image.new_tensor(COLOUR).view(3, 1, 1)
+
+
+def outlined(pixels: Tensor, mask: Tensor) -> Tensor:
+    """Draw the border of ``mask`` (H x W, 0 or 1) into ``pixels`` (3 x H x W), in green, on the outside."""
+    wide = F.max_pool2d(mask[None], 3, 1, 1)[0] - mask
+    return pixels + wide * (pixels.new_tensor(BORDER).view(3, 1, 1) - pixels)
 
 
 def write_overlay(image: Tensor, heat: Tensor, path: Path) -> str:

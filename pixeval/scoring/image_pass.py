@@ -192,11 +192,11 @@ class ImagePass:
                 values: Tensor = metric.scorer.from_features(rows, [samples[i].prompt or "" for i in which])
                 return values
 
-            return _guarded(from_features, len(able))
+            return guarded(from_features, len(able))
         if "prompt" in metric.spec.needs:
             prompts = [sample.prompt or "" for sample in samples]
-            return _guarded(lambda which: metric.scorer(images[which], [prompts[i] for i in which]), len(able))
-        return _guarded(lambda which: metric.scorer(images[which]), len(able))
+            return guarded(lambda which: metric.scorer(images[which], [prompts[i] for i in which]), len(able))
+        return guarded(lambda which: metric.scorer(images[which]), len(able))
 
     def _against_reference(self, image: Tensor, sample: Sample, metric: LoadedMetric) -> float | str:
         assert self.references is not None
@@ -208,7 +208,7 @@ class ImagePass:
         if reference.shape != image.shape:
             sizes = [f"{t.shape[2]}x{t.shape[1]}" for t in (image, reference)]
             return f"the image has {sizes[0]} pixels and its reference {sizes[1]}; they must be equal"
-        return _guarded(lambda _: metric.scorer(image[None], reference[None]), 1)[0]
+        return guarded(lambda _: metric.scorer(image[None], reference[None]), 1)[0]
 
     def _hindrance(self, sample: Sample, metric: LoadedMetric) -> str | None:
         """Why there can be no value, as far as that can be told without the image."""
@@ -248,7 +248,7 @@ class ImagePass:
         return Score(sample.id, metric.spec.name, None, reason, self._fingerprint(sample, metric))
 
 
-def _guarded(compute: Callable[[list[int]], Tensor], count: int) -> list[float | str]:
+def guarded(compute: Callable[[list[int]], Tensor], count: int) -> list[float | str]:
     """Compute all at once; in halves when the device runs out of memory; one by one when it fails in another way, so
     that one image cannot take the others with it."""
     return _guarded_part(compute, list(range(count)))

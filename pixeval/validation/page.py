@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pixeval.catalog import find, load
 from pixeval.errors import InputError
 from pixeval.images import write_png
-from pixeval.scoring.heatmap_overlay import overlay
+from pixeval.scoring.heatmap_overlay import outlined, overlay
 from pixeval.validation.clean_images import CleanImage
 from pixeval.validation.planted_flaws import MEDIUM, PLANTED, VISIBLE, plant
 
@@ -222,7 +222,7 @@ def draw_examples(images: Sequence[CleanImage], names: Sequence[str], path: Path
             if planted.change >= VISIBLE:
                 with torch.no_grad():
                     heat = load(find(flaw.detector)).heatmap(planted.pixels[None])[0]
-                laid = _outlined(overlay(planted.pixels, heat), planted.mask)
+                laid = outlined(overlay(planted.pixels, heat), planted.mask)
                 tiles.append(_boxed(torch.cat((planted.pixels, laid), 2)))
                 break
     if not tiles:
@@ -230,12 +230,6 @@ def draw_examples(images: Sequence[CleanImage], names: Sequence[str], path: Path
     tiles += [torch.ones_like(tiles[0])] * (-len(tiles) % 3)
     rows = [torch.cat(tiles[k : k + 3], 2) for k in range(0, len(tiles), 3)]
     write_png(torch.cat(rows, 1), path)
-
-
-def _outlined(pixels: Tensor, mask: Tensor) -> Tensor:
-    wide = F.max_pool2d(mask[None], 3, 1, 1)[0] - mask
-    green = pixels.new_tensor([0.0, 0.55, 0.0]).view(3, 1, 1)
-    return pixels + wide * (green - pixels)
 
 
 def _boxed(pixels: Tensor) -> Tensor:

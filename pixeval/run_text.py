@@ -1,11 +1,11 @@
-"""What a finished verb prints on a terminal."""
+"""A run as text for a terminal: what a verb prints when it has finished one."""
 
 from collections import Counter
 
 from pixeval.runs import Run
 
 
-def run(finished: Run) -> str:
+def render(finished: Run) -> str:
     """Where a run is and what it holds."""
     counts = Counter(sample.label for sample in finished.samples())
     images = ", ".join(f"{n} {label}" for label, n in counts.items()) or "no images"
