@@ -196,7 +196,7 @@ QUALITY: tuple[MetricSpec, ...] = (
         "one CLIP.",
         min_side=8,
         factory="pixeval.metrics.clip_quality",
-        needs=("clip",),
+        needs=("clip", "general_clip"),
         weights="of the CLIP in use",
     ),
     _quality(

@@ -27,7 +27,9 @@ class ClipEncoder:
     differentiably. Weights are frozen; the caller decides about gradients to the images.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Any, bundled: bool = False) -> None:
+        self.bundled = bundled
+        """Whether this is the bundled model, which knows nothing but captions of icons."""
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.preprocess: dict[str, Any] = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
@@ -48,9 +50,7 @@ class ClipEncoder:
         path = BUNDLED if name == "bundled" else Path(name)
         if name == "bundled" or path.is_dir():
             _check_folder(path)
-            return cls(
-                *_create(f"local-dir:{path}", None, name),
-            ).to(device)
+            return cls(*_create(f"local-dir:{path}", None, name), bundled=name == "bundled").to(device)
         if name.startswith("hf-hub:"):
             return cls(*_create(name, None, name)).to(device)
         architecture, _, tag = name.partition("/")

@@ -5,11 +5,21 @@ from typing import Literal
 
 Family = Literal["quality", "flaws", "alignment", "distribution", "reference"]
 Need = Literal[
-    "prompt", "captions", "reference_image", "reference_set", "clip", "spectrum", "weights", "questions", "objects"
+    "prompt",
+    "captions",
+    "reference_image",
+    "reference_set",
+    "clip",
+    "general_clip",
+    "spectrum",
+    "weights",
+    "questions",
+    "objects",
 ]
-"""``captions`` are all distinct prompts of the run; ``clip`` is the shared encoder, ``spectrum`` the one of
-:mod:`pixeval.spectrum_encoder`; ``weights`` are the metric's own,
-which are not bundled and come by ``--weights NAME=PATH``; ``questions`` and ``objects`` are those of the prompts'
+"""``captions`` are all distinct prompts of the run; ``clip`` is the shared encoder and ``general_clip``
+says that it must know more than the bundled one, which has only seen icons; ``spectrum`` is the encoder of
+:mod:`pixeval.spectrum_encoder`; ``weights`` are the metric's own, which are not bundled and come by
+``--weights NAME=PATH``; ``questions`` and ``objects`` are those of the prompts'
 records (the run's, or those of ``--suite``), and the metric is given the records by the prompts' texts."""
 
 FAMILIES: tuple[Family, ...] = ("quality", "flaws", "alignment", "distribution", "reference")

@@ -22,7 +22,7 @@ class Sampler:
     steps: int = 25
     """Denoising steps."""
     guidance: float = 4.0
-    """Classifier-free guidance scale; 1 switches it off."""
+    """Classifier-free guidance scale; 1 switches it off. For FLUX.1-dev the scale that it was distilled for."""
     width: int | None = None
     """Pixels; the model's own size when left out."""
     height: int | None = None
@@ -50,30 +50,54 @@ class PipelineGenerator:
         output = self.pipeline(
             list(prompts),
             num_inference_steps=self.sampler.steps,
-            guidance_scale=self.sampler.guidance,
             generator=generators,
             output_type="pt",
+            **self._guidance(len(prompts)),
             **self._extra(),
         )
         images: Tensor = output.images
         return images.float().clamp(0, 1).cpu()
+
+    def _guidance(self, n: int) -> dict[str, Any]:
+        """The sampler's guidance under the name and in the convention of the pipeline."""
+        scale, name = self.sampler.guidance, type(self.pipeline).__name__
+        if name == "ZImagePipeline":
+            # Counts from 0: prediction + scale * (prediction - unconditional).
+            return {"guidance_scale": scale - 1}
+        if name == "QwenImagePipeline" and not self.pipeline.transformer.config.guidance_embeds:
+            # A space, as the model's authors use: without a negative prompt there is no guidance.
+            return {"true_cfg_scale": scale, "negative_prompt": [" "] * n if scale > 1 else None}
+        return {"guidance_scale": scale}
 
     def _extra(self) -> dict[str, Any]:
         accepted = inspect.signature(type(self.pipeline).__call__).parameters
         extra: dict[str, Any] = {}
         if self.sampler.width and self.sampler.height:
             extra |= {"width": self.sampler.width, "height": self.sampler.height}
+        elif isinstance(accepted["height"].default, int):
+            # Sana's call has one size for all its models.
+            side = self.pipeline.transformer.config.sample_size * self.pipeline.vae_scale_factor
+            extra |= {"width": side, "height": side}
         if "use_resolution_binning" in accepted:
             # The bins exist for 256, 512 and 1024 px only; the requested size is what is wanted here.
             extra["use_resolution_binning"] = False
         if "clean_caption" in accepted:
             # Needs further packages, and would change the prompt that is scored later.
             extra["clean_caption"] = False
-        limit = getattr(getattr(self.pipeline, "tokenizer", None), "model_max_length", None)
-        if "max_sequence_length" in accepted and limit is not None:
-            default = accepted["max_sequence_length"].default
-            extra["max_sequence_length"] = min(default, limit)
+        if "max_sequence_length" in accepted:
+            extra["max_sequence_length"] = prompt_length(self.pipeline)
         return extra
+
+
+def prompt_length(pipeline: Any) -> int:
+    """``max_sequence_length`` for training and sampling: the call's default, no more than the tokenizer is made for.
+
+    It is the last tokenizer that the length is of: SD3's third and FLUX.1's second are for T5, the others for CLIP.
+    """
+    default: int = inspect.signature(type(pipeline).__call__).parameters["max_sequence_length"].default
+    names = [name for name in ("tokenizer_3", "tokenizer_2", "tokenizer") if name in pipeline.components]
+    tokenizer = pipeline.components[names[0]] if names else None
+    return default if tokenizer is None else min(default, tokenizer.model_max_length)
 
 
 def load_generator(model: str, sampler: Sampler, device: str = "cpu") -> PipelineGenerator:
@@ -92,7 +116,7 @@ def load_generator(model: str, sampler: Sampler, device: str = "cpu") -> Pipelin
     if isinstance(folder, Path):
         check_pipeline_folder(folder)
     try:
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, sampler.dtype))
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, sampler.dtype))
     except (OSError, ValueError, RuntimeError, AttributeError, ImportError) as error:
         raise InputError(_first_line(f"cannot load {model}: {error}")) from error
     if "prompt" not in inspect.signature(type(pipeline).__call__).parameters:

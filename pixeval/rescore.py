@@ -9,7 +9,7 @@ from pixeval.generate import generate_into
 from pixeval.metric_spec import FAMILIES
 from pixeval.pipelines import Sampler, load_generator
 from pixeval.runs import Run
-from pixeval.scoring.evaluate import score_run
+from pixeval.scoring.evaluate import lacking, score_run
 from pixeval.suites import load_prompts
 
 
@@ -22,7 +22,7 @@ class Evaluation:
     sampler: Sampler = field(default_factory=Sampler)
     batch_size: int = 8
     metrics: tuple[str, ...] = ()
-    """Metrics or families; default: all that need no reference, and the distribution family when there is one."""
+    """Metrics or families; default: all that can run, those against a reference only when there is one."""
     reference: Path | None = None
     """Folder or run of real images, for the distribution family."""
     clip: str = "bundled"
@@ -48,6 +48,6 @@ def evaluation_metrics(evaluation: Evaluation) -> list[str]:
     """The names of the metrics that checkpoints are scored with."""
     if evaluation.metrics:
         return list(evaluation.metrics)
-    specs = select(FAMILIES)
     left_out = {"reference_image"} if evaluation.reference is not None else {"reference_image", "reference_set"}
-    return [spec.name for spec in specs if not left_out & set(spec.needs)]
+    unable = lacking(FAMILIES, {}, evaluation.clip != "bundled")
+    return [s.name for s in select(FAMILIES) if not left_out & set(s.needs) and s.name not in unable]

@@ -21,6 +21,8 @@ from pixeval.records import Question, Vote, current_votes
 Array = NDArray[np.float64]
 
 DRAWS = 2000
+DRAWN_AT_ONCE = 250_000
+"""Items in one part of the draws: some arrays of 2 MB, whatever the number of items."""
 FLIPS = 20_000
 EXACT_CLUSTERS = 14
 """Up to this many clusters the sign-flip test runs over all 2^n assignments."""
@@ -85,7 +87,7 @@ def mean_intervals(
         return [Interval(float(mean), None, None, n) for mean in means]
     rng = np.random.default_rng(seed)
     draws: list[Array] = []
-    chunk = max(1, 2_000_000 // groups)
+    chunk = max(1, DRAWN_AT_ONCE // groups)
     for start in range(0, DRAWS, chunk):
         picked = rng.integers(0, groups, size=(min(chunk, DRAWS - start), groups))
         row = np.arange(len(picked))[:, None] * groups

@@ -39,7 +39,7 @@ def test_nothing_in_the_zoo_is_pickled() -> None:
 
 
 def test_the_vae_reaches_its_figure() -> None:
-    vae = AutoencoderKL.from_pretrained(ZOO / "unet" / "vae", torch_dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(ZOO / "unet" / "vae", dtype=torch.float32).eval()
     images = torch.from_numpy(load_icons("heldout").images).permute(0, 3, 1, 2)[::5]
     assert float(reconstruction_psnr(vae, images).mean()) > FLOORS["vae_psnr_heldout"]
     assert (ZOO / "dit" / "vae" / "config.json").read_text() == (ZOO / "unet" / "vae" / "config.json").read_text()

@@ -4,29 +4,33 @@ The features are an encoder's (by default the bundled CLIP's), so the numbers co
 published ones that rest on Inception.
 """
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 
-class SetDistance(Protocol):
+class SetDistance(ABC):
     """A :class:`pixeval.protocols.SetMetric` that can also be bootstrapped without starting over."""
 
-    fingerprint: str
+    fingerprint: ClassVar[str]
+    least: ClassVar[int] = 10
+    """How many images each set must hold for the number to mean anything."""
 
     def smallest(self, dimensions: int) -> int:
-        """How many images each set must hold for the number to mean anything."""
-        ...
+        """``least``, unless it depends on the dimensions of the features."""
+        return self.least
 
-    def __call__(self, features: Tensor, reference: Tensor) -> float: ...
+    def __call__(self, features: Tensor, reference: Tensor) -> float:
+        return float(self.resampled(features, reference, torch.ones(1, len(features)))[0])
 
+    @abstractmethod
     def resampled(self, features: Tensor, reference: Tensor, counts: Tensor) -> Tensor:
         """The distance for each row of ``counts`` (B x N): how often each judged image was drawn. (B,)."""
-        ...
 
 
-class FrechetDistance:
+class FrechetDistance(SetDistance):
     """Frechet distance between Gaussians fitted to both sets (Heusel et al. 2017). At least 0, lower is better.
 
     Biased upwards for small sets: compare only equal n.
@@ -37,9 +41,6 @@ class FrechetDistance:
     def smallest(self, dimensions: int) -> int:
         """More images than dimensions, or the covariance is singular."""
         return dimensions + 1
-
-    def __call__(self, features: Tensor, reference: Tensor) -> float:
-        return float(self.resampled(features, reference, torch.ones(1, len(features)))[0])
 
     def resampled(self, features: Tensor, reference: Tensor, counts: Tensor) -> Tensor:
         features = features.double().cpu()
@@ -67,19 +68,13 @@ def _frechet(mean: Tensor, covariance: Tensor, mean_r: Tensor, covariance_r: Ten
     return (mean - mean_r).square().sum() + covariance.trace() + covariance_r.trace() - 2 * shared
 
 
-class KernelDistance:
+class KernelDistance(SetDistance):
     """Unbiased squared MMD with the kernel (x'y / D + 1)^3 (Binkowski et al. 2018). About 0 for equal distributions.
 
     May be negative; lower is better. Over whole sets: without subset sampling there is no randomness.
     """
 
     fingerprint = "kernel_distance/1"
-
-    def smallest(self, dimensions: int) -> int:
-        return 10
-
-    def __call__(self, features: Tensor, reference: Tensor) -> float:
-        return float(self.resampled(features, reference, torch.ones(1, len(features)))[0])
 
     def resampled(self, features: Tensor, reference: Tensor, counts: Tensor) -> Tensor:
         x, y, w = features.double().cpu(), reference.double().cpu(), counts.double()
@@ -96,7 +91,7 @@ def _cubic(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-class Cmmd:
+class Cmmd(SetDistance):
     """Biased squared MMD with a Gaussian kernel of sigma 10 on unit CLIP features, times 1000 (2401.09603).
 
     At least 0, lower is better.
@@ -104,12 +99,6 @@ class Cmmd:
 
     fingerprint = "cmmd/1"
     sigma = 10.0
-
-    def smallest(self, dimensions: int) -> int:
-        return 10
-
-    def __call__(self, features: Tensor, reference: Tensor) -> float:
-        return float(self.resampled(features, reference, torch.ones(1, len(features)))[0])
 
     def resampled(self, features: Tensor, reference: Tensor, counts: Tensor) -> Tensor:
         x, y = features.double().cpu(), reference.double().cpu()

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from pixeval.metrics.distribution import SetDistance
 
-class VendiScore:
+
+class VendiScore(SetDistance):
     """Effective number of different images: exp of the entropy of the eigenvalues of the cosine similarities over n
     (Friedman and Dieng 2023).
 
@@ -12,12 +14,7 @@ class VendiScore:
     """
 
     fingerprint = "vendi_score/1"
-
-    def smallest(self, dimensions: int) -> int:
-        return 2
-
-    def __call__(self, features: Tensor, reference: Tensor) -> float:
-        return float(self.resampled(features, reference, torch.ones(1, len(features)))[0])
+    least = 2
 
     def resampled(self, features: Tensor, reference: Tensor, counts: Tensor) -> Tensor:
         """``reference`` is not looked at."""

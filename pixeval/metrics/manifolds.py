@@ -6,22 +6,18 @@ A ball reaches to the k-th nearest neighbour within the same set. All need two s
 import torch
 from torch import Tensor
 
+from pixeval.metrics.distribution import SetDistance
+
 NEAREST = 64
 """Neighbours looked at when a bootstrap draw leaves some out; the k-th drawn one lies beyond only by a miracle."""
 
 
-class Precision:
+class Precision(SetDistance):
     """Share of judged images that lie in a ball of the reference set (Kynkaanniemi et al. 2019). In [0, 1], higher is
     better: few images unlike anything in the reference."""
 
     fingerprint = "precision/1"
     k = 3
-
-    def smallest(self, dimensions: int) -> int:
-        return 10
-
-    def __call__(self, features: Tensor, reference: Tensor) -> float:
-        return float(self.resampled(features, reference, torch.ones(1, len(features)))[0])
 
     def resampled(self, features: Tensor, reference: Tensor, counts: Tensor) -> Tensor:
         x, y, w = _prepared(features, reference, counts)
@@ -29,18 +25,12 @@ class Precision:
         return w @ inside.any(1).double() / w.sum(1)
 
 
-class Recall:
+class Recall(SetDistance):
     """Share of reference images that lie in a ball of the judged set (Kynkaanniemi et al. 2019). In [0, 1], higher is
     better: few kinds of image missing."""
 
     fingerprint = "recall/1"
     k = 3
-
-    def smallest(self, dimensions: int) -> int:
-        return 10
-
-    def __call__(self, features: Tensor, reference: Tensor) -> float:
-        return float(self.resampled(features, reference, torch.ones(1, len(features)))[0])
 
     def resampled(self, features: Tensor, reference: Tensor, counts: Tensor) -> Tensor:
         x, y, w = _prepared(features, reference, counts)
@@ -57,7 +47,7 @@ class Recall:
         return (across <= radii).any(1).double().mean()
 
 
-class Density:
+class Density(SetDistance):
     """How many reference balls hold a judged image, over k, mean over the judged (Naeem et al. 2020).
 
     From 0, higher is better; about 1 for equal distributions, more where the judged keep to the thick of the reference.
@@ -66,29 +56,17 @@ class Density:
     fingerprint = "density/1"
     k = 5
 
-    def smallest(self, dimensions: int) -> int:
-        return 10
-
-    def __call__(self, features: Tensor, reference: Tensor) -> float:
-        return float(self.resampled(features, reference, torch.ones(1, len(features)))[0])
-
     def resampled(self, features: Tensor, reference: Tensor, counts: Tensor) -> Tensor:
         x, y, w = _prepared(features, reference, counts)
         inside = torch.cdist(x, y) <= _radii(y, self.k)
         return w @ inside.double().sum(1) / (self.k * w.sum(1))
 
 
-class Coverage:
+class Coverage(SetDistance):
     """Share of reference balls that hold a judged image (Naeem et al. 2020). In [0, 1], higher is better."""
 
     fingerprint = "coverage/1"
     k = 5
-
-    def smallest(self, dimensions: int) -> int:
-        return 10
-
-    def __call__(self, features: Tensor, reference: Tensor) -> float:
-        return float(self.resampled(features, reference, torch.ones(1, len(features)))[0])
 
     def resampled(self, features: Tensor, reference: Tensor, counts: Tensor) -> Tensor:
         x, y, w = _prepared(features, reference, counts)

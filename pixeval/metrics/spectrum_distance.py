@@ -2,17 +2,14 @@
 
 from torch import Tensor
 
+from pixeval.metrics.distribution import SetDistance
 
-class SpectrumDistance:
+
+class SpectrumDistance(SetDistance):
     """Mean over the bands of the absolute difference of the sets' mean power, in dB. At least 0, lower is better."""
 
     fingerprint = "spectrum_distance/1"
-
-    def smallest(self, dimensions: int) -> int:
-        return 2
-
-    def __call__(self, features: Tensor, reference: Tensor) -> float:
-        return float(self.by_band(features, reference).abs().mean())
+    least = 2
 
     def by_band(self, features: Tensor, reference: Tensor) -> Tensor:
         """Excess of the judged set's power in each band, in dB; from low to high frequency."""

@@ -81,12 +81,14 @@ def score(config: ScoreConfig) -> dict[str, Any] | None:
     shard = current_shard()
     device = shard.device(config.device)
     check_device(device)
+    if config.engine == "ray" and shard.count > 1:
+        raise InputError("--engine ray shares the images out itself; start it without accelerate launch or torchrun")
     if config.batch_size < 1:
         raise InputError(f"batch size {config.batch_size} is not positive; give 1 or more")
     is_run = (config.target / "run.json").exists()
     if not is_run and not config.target.is_dir():
         raise InputError(f"{config.target} does not exist or is not a folder; give a run or a folder of images")
-    specs, encoder, left_out = choose(config)
+    specs, encoder, left_out = choose(config, device)
     if is_run:
         for name, value in (("--prompts", config.prompts), ("--out", config.out)):
             if value is not None:
@@ -155,7 +157,7 @@ def score_run(
         reference: for the reference and distribution families.
         suite: prompts whose questions and objects go with images of the same text, before those that the run keeps.
         weights: paths by metric, for metrics whose weights are not bundled. One that has none is left out where its
-            family was asked for, and an error where it was asked for by name.
+            family was asked for, and an error where it was asked for by name. See also :func:`lacking`.
         batch_size: images in one chunk; values agree between sizes up to float32 rounding.
         save_every: images between two saves.
         cache: what was computed before, in any run; none by default.
@@ -166,7 +168,7 @@ def score_run(
         InputError: an unknown metric, no samples, no reference or weights where they are needed, or a full disk.
     """
     weights = weights or {}
-    without = _without_weights(metrics, weights)
+    without = lacking(metrics, weights, encoder is not None and not encoder.bundled)
     specs = tuple(spec for spec in select(metrics) if spec.name not in without)
     images = ImageSet.open(run)
     against = ImageSet.open(reference) if reference is not None else None
@@ -224,19 +226,20 @@ def score_folder(
     return run
 
 
-def choose(config: ScoreConfig) -> tuple[tuple[MetricSpec, ...], ClipEncoder | None, dict[str, str]]:
-    """The metrics to run, the encoder they need, and why others are left out of the default choice.
+def choose(config: ScoreConfig, device: str) -> tuple[tuple[MetricSpec, ...], ClipEncoder | None, dict[str, str]]:
+    """The metrics to run, the encoder they need on ``device``, and why others are left out of the default choice.
 
     Raises:
         InputError: a metric was asked for by name and cannot run here.
     """
     specs = select(config.metrics or FAMILIES)
-    left_out = _without_weights(config.metrics or FAMILIES, parse_weights(config.weights, CATALOG))
+    weights = parse_weights(config.weights, CATALOG)
+    left_out = lacking(config.metrics or FAMILIES, weights, config.clip != "bundled")
     specs = tuple(spec for spec in specs if spec.name not in left_out)
     encoder = None
     if any("clip" in spec.needs for spec in specs):
         try:
-            encoder = ClipEncoder.load(config.clip, config.device)
+            encoder = ClipEncoder.load(config.clip, device)
         except InputError as error:
             if config.metrics or config.clip != "bundled":
                 raise
@@ -258,14 +261,25 @@ def check_device(device: str) -> None:
         raise InputError(f"device {device!r} cannot be used here ({reason}); try --device cpu") from error
 
 
-def _without_weights(names: Sequence[str], weights: Mapping[str, str]) -> dict[str, str]:
-    """Metrics that no weights were given for, with the reason; an error where one was asked for by its own name."""
+def lacking(names: Sequence[str], weights: Mapping[str, str], general_clip: bool) -> dict[str, str]:
+    """The metrics of a family that are left out, with the reason: no weights, or only the bundled CLIP.
+
+    Args:
+        names: metrics and families that were asked for. A metric by its own name is never left out.
+        weights: paths by metric.
+        general_clip: whether the CLIP is another one than the bundled.
+
+    Raises:
+        InputError: a metric that was asked for by its own name has no weights.
+    """
     without = {}
     for spec in select(names):
         if "weights" in spec.needs and spec.name not in weights:
             if spec.name in names:
                 raise InputError(missing_weights(spec))
             without[spec.name] = missing_weights(spec)
+        elif "general_clip" in spec.needs and not general_clip and spec.name not in names:
+            without[spec.name] = "the bundled CLIP knows only icons; give another with --clip"
     return without
 
 

@@ -1,16 +1,26 @@
-"""Scores in summary: one row per label and metric with mean, interval and n; and that as text for a terminal."""
+"""Scores in summary: one row per label and metric with mean, interval and n; and that as text for a terminal.
 
+Works on the columns of the score table, so that a million images take no million objects.
+"""
+
+import textwrap
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pixeval.catalog import CATALOG
 from pixeval.metric_spec import MetricSpec
-from pixeval.records import Sample, Score, SetScore
+from pixeval.records import Sample, SetScore
 from pixeval.runs import Run
+from pixeval.scoring.table import ABSENT, ScoreTable
 
 if TYPE_CHECKING:
     from pixeval.stats import Interval
+
+Mask = NDArray[np.bool_]
 
 
 def summarise(run: Run, metrics: Sequence[str], left_out: dict[str, str] | None = None) -> dict[str, Any]:
@@ -21,66 +31,62 @@ def summarise(run: Run, metrics: Sequence[str], left_out: dict[str, str] | None 
     """
     chosen = set(metrics)
     samples = run.samples()
-    scores = [score for score in run.scores() if score.metric in chosen]
-    reasons = Counter((s.metric, s.reason or "") for s in scores if s.value is None)
-    files = {sample.id: sample.path for sample in samples}
-    broken = _unscored_images(scores)
+    table = ScoreTable(run, samples)
+    names = [name for name in table.metrics if name in chosen]
+    broken = _unscored_images(table, names, len(samples))
+    why = {position: table.reason(code) for position, code in zip(*_coded(broken), strict=True)}
     return {
         "run": str(run.path),
-        "images": image_rows(scores, samples),
+        "images": image_rows(table, names, samples),
         "sets": [_set_row(score) for score in run.set_scores() if score.metric in chosen],
-        "unreadable": [{"file": files[i], "reason": reason} for i, reason in broken.items()],
-        "unscored": [
-            {"metric": m, "reason": r, "n": n} for (m, r), n in sorted(reasons.items()) if r not in broken.values()
-        ],
+        "unreadable": [{"file": samples[position].path, "reason": reason} for position, reason in why.items()],
+        "unscored": _missing(table, names, set(why.values())),
         "left_out": [{"metric": metric, "reason": reason} for metric, reason in (left_out or {}).items()],
     }
 
 
-def image_rows(scores: Sequence[Score], samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def image_rows(table: ScoreTable, metrics: Sequence[str], samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Per label and metric: ``n``, ``n_unscored``, ``mean`` with 95 % interval ``low`` and ``high``, ``better``.
 
     The interval is a bootstrap over prompts, since images of one prompt are not independent (over images where there
     are no prompts). Mean and bounds are None where they cannot be given.
     """
     specs = {spec.name: spec for spec in CATALOG}
-    order = {name: position for position, name in enumerate(specs)}
-    by_id = {sample.id: sample for sample in samples}
-    labels = list(dict.fromkeys(sample.label for sample in samples))
-    groups: dict[tuple[str, str], list[Score]] = {}
-    for score in scores:
-        groups.setdefault((by_id[score.sample_id].label, score.metric), []).append(score)
-    keys = sorted(groups, key=lambda key: (labels.index(key[0]), order.get(key[1], len(order)), key[1]))
-    found = _intervals([groups[key] for key in keys], by_id)
-    return [
-        _image_row(*key, groups[key], interval, specs.get(key[1])) for key, interval in zip(keys, found, strict=True)
-    ]
+    labels = np.array([sample.label for sample in samples])
+    rows = []
+    for label in dict.fromkeys(labels.tolist()):
+        here = labels == label
+        counted = {name: here & table.present(name) for name in metrics}
+        found = _intervals(
+            table, {name: rows & np.isfinite(table.values(name)) for name, rows in counted.items()}, samples
+        )
+        rows += [
+            _image_row(label, name, int(counted[name].sum()), found.get(name), specs.get(name))
+            for name in metrics
+            if counted[name].any()
+        ]
+    return rows
 
 
-def _intervals(groups: Sequence[Sequence[Score]], by_id: dict[str, Sample]) -> "list[Interval | None]":
-    """The mean of each group with its interval; groups with values for the same samples share their draws."""
-    import numpy as np
-
+def _intervals(table: ScoreTable, scored: dict[str, Mask], samples: Sequence[Sample]) -> "dict[str, Interval]":
+    """The mean of each metric over its samples with its interval; metrics of the same samples share their draws."""
     from pixeval.stats import mean_intervals
 
-    together: dict[tuple[str, ...], list[int]] = {}
-    for number, scores in enumerate(groups):
-        together.setdefault(tuple(s.sample_id for s in scores if s.value is not None), []).append(number)
-    found: list[Interval | None] = [None] * len(groups)
-    for ids, numbers in together.items():
-        if not ids:
-            continue
-        values = np.array([[s.value for s in groups[number] if s.value is not None] for number in numbers]).T
+    together: dict[bytes, list[str]] = {}
+    for name, mask in scored.items():
+        if mask.any():
+            together.setdefault(mask.tobytes(), []).append(name)
+    found: dict[str, Interval] = {}
+    for names in together.values():
+        (where,) = np.nonzero(scored[names[0]])
+        values = np.stack([table.values(name)[where] for name in names], 1)
         # an image without a prompt is its own cluster
-        clusters: list[Hashable] = [by_id[i].prompt_id or i for i in ids]
-        for number, interval in zip(numbers, mean_intervals(values, clusters=clusters), strict=True):
-            found[number] = interval
+        clusters: list[Hashable] = [samples[i].prompt_id or samples[i].id for i in where.tolist()]
+        found |= zip(names, mean_intervals(values, clusters=clusters), strict=True)
     return found
 
 
-def _image_row(
-    label: str, metric: str, scores: Sequence[Score], found: "Interval | None", spec: MetricSpec | None
-) -> dict[str, Any]:
+def _image_row(label: str, metric: str, rows: int, found: "Interval | None", spec: MetricSpec | None) -> dict[str, Any]:
     n = found.n if found else 0
     return {
         "label": label,
@@ -88,11 +94,38 @@ def _image_row(
         "family": spec.family if spec else None,
         "better": _better(spec),
         "n": n,
-        "n_unscored": len(scores) - n,
+        "n_unscored": rows - n,
         "mean": found.value if found else None,
         "low": found.low if found else None,
         "high": found.high if found else None,
     }
+
+
+def _unscored_images(table: ScoreTable, metrics: Sequence[str], n: int) -> NDArray[np.int32]:
+    """By sample, the one and only reason why every metric that works elsewhere failed: the image is to blame."""
+    working = [name for name in metrics if np.isfinite(table.values(name)).any()] or list(metrics)
+    if len(working) < 2:
+        return np.full(n, ABSENT, dtype=np.int32)
+    shared = table.reasons(working[0]).copy()
+    for name in working[1:]:
+        shared[table.reasons(name) != shared] = ABSENT
+    return shared
+
+
+def _missing(table: ScoreTable, metrics: Sequence[str], known: set[str]) -> list[dict[str, Any]]:
+    """How many values are missing by metric and reason, reasons that are ``known`` apart."""
+    rows = []
+    for name in sorted(metrics):
+        _, codes = _coded(table.reasons(name))
+        counts = {table.reason(code): n for code, n in Counter(codes).items()}
+        rows += [{"metric": name, "reason": r, "n": n} for r, n in sorted(counts.items()) if r not in known]
+    return rows
+
+
+def _coded(reasons: NDArray[np.int32]) -> tuple[list[int], list[int]]:
+    """Positions and codes of the samples that have a reason."""
+    (where,) = np.nonzero(reasons != ABSENT)
+    return where.tolist(), reasons[where].tolist()
 
 
 def _set_row(score: SetScore) -> dict[str, Any]:
@@ -114,16 +147,6 @@ def _better(spec: MetricSpec | None) -> str | None:
     return None if spec is None else "higher" if spec.higher_is_better else "lower"
 
 
-def _unscored_images(scores: Sequence[Score]) -> dict[str, str]:
-    """Samples on which every metric that works elsewhere fails for one and the same reason: the image is to blame."""
-    working = {score.metric for score in scores if score.value is not None} or {score.metric for score in scores}
-    found: dict[str, set[str | None]] = {}
-    for score in scores:
-        if score.metric in working:
-            found.setdefault(score.sample_id, set()).add(score.reason)
-    return {i: r for i, (r, *others) in found.items() if r is not None and not others and len(working) > 1}
-
-
 def render(summary: dict[str, Any]) -> str:
     """The summary as text of at most about 100 columns."""
     blocks = [f"scores of {summary['run']}"]
@@ -131,25 +154,38 @@ def render(summary: dict[str, Any]) -> str:
         rows = [row for row in summary["images"] if row["label"] == label]
         blocks.append(_table(label, rows))
     if summary["sets"]:
-        blocks.append(_table("against a reference set", summary["sets"], sets=True))
+        blocks.append(_table("whole sets", summary["sets"], sets=True))
     if summary["unreadable"]:
         shown = [f"  {row['file']}: {row['reason']}" for row in summary["unreadable"][:10]]
         more = len(summary["unreadable"]) - len(shown)
         blocks.append("\n".join(["images that could not be scored", *shown, *([f"  and {more} more"] if more else [])]))
     if summary["unscored"]:
-        lines = [f"  {row['metric']}: {row['n']} without a value: {row['reason']}" for row in summary["unscored"][:12]]
-        blocks.append("\n".join(["values that are missing", *lines]))
+        lines = [f"{row['metric']}: {row['n']} without a value: {row['reason']}" for row in summary["unscored"]]
+        blocks.append(_listed("values that are missing", lines))
     if summary["left_out"]:
         by_reason: dict[str, list[str]] = {}
         for row in summary["left_out"]:
-            by_reason.setdefault(row["reason"], []).append(row["metric"])
-        blocks.append("\n".join(["not run", *(f"  {', '.join(names)}: {r}" for r, names in by_reason.items())]))
+            by_reason.setdefault(_brief(row["metric"], row["reason"]), []).append(row["metric"])
+        blocks.append(_listed("not run", [f"{', '.join(names)}: {r}" for r, names in by_reason.items()]))
     if "heatmaps" in summary:
         made = summary["heatmaps"]
         lines = [f"  {made['written']} written, {made['there']} there before, in {made['folder']}"]
         lines += [f"  {count} missing: {reason}" for reason, count in made["failed"].items()]
         blocks.append("\n".join(["heat maps over the images", *lines]))
     return "\n\n".join(_printable(block) for block in blocks)
+
+
+def _listed(title: str, lines: Sequence[str], most: int = 12) -> str:
+    """A title and lines below it, wrapped; at most ``most`` of them."""
+    wrapped = [textwrap.fill(line, 98, initial_indent="  ", subsequent_indent="    ") for line in lines[:most]]
+    return "\n".join([title, *wrapped, *([f"  and {len(lines) - most} more"] if len(lines) > most else [])])
+
+
+def _brief(metric: str, reason: str) -> str:
+    """The reason without the metric's own name and file format, so that metrics can share a line."""
+    if f"--weights {metric}=PATH" in reason:
+        return "no weights given (--weights NAME=PATH; 'pixeval show NAME' says what PATH has to be)"
+    return reason
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]], sets: bool = False) -> str:
@@ -169,7 +205,11 @@ def _table(title: str, rows: Sequence[dict[str, Any]], sets: bool = False) -> st
 
 def _row_name(row: dict[str, Any], sets: bool) -> str:
     arrow = {"higher": "↑", "lower": "↓"}.get(row["better"] or "", " ")
-    return f"{arrow} {row['metric']}" + (f" ({row['label']} vs {row['reference']})" if sets else "")
+    return f"{arrow} {row['metric']}" + (f" ({_compared(row)})" if sets else "")
+
+
+def _compared(row: dict[str, Any]) -> str:
+    return f"{row['label']} vs {row['reference']}" if row["reference"] else str(row["label"])
 
 
 def _printable(text: str) -> str:

@@ -99,6 +99,29 @@ class ScoreTable:
         found: bool = code != ABSENT and column.reasons[position] == ABSENT
         return found and self._words.all[code] == fingerprint
 
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that have rows: in the catalogue's order, unknown ones last by name."""
+        rank = {spec.name: position for position, spec in enumerate(CATALOG)}
+        return sorted(self._columns, key=lambda name: (rank.get(name, len(rank)), name))
+
+    def values(self, metric: str) -> NDArray[np.float64]:
+        """The values of a metric in the order of the samples; NaN where there is none."""
+        return self._columns[metric].values
+
+    def present(self, metric: str) -> NDArray[np.bool_]:
+        """For which samples there is a row, with a value or a reason."""
+        found: NDArray[np.bool_] = self._columns[metric].fingerprints != ABSENT
+        return found
+
+    def reasons(self, metric: str) -> NDArray[np.int32]:
+        """Why there is no value, as a number for :meth:`reason`; ABSENT where there is a value or no row."""
+        return self._columns[metric].reasons
+
+    def reason(self, code: int) -> str:
+        """The text of a reason."""
+        return self._words.all[code]
+
     def put(self, scores: Iterable[Score]) -> None:
         """Add or replace rows; :meth:`save` writes them."""
         for score in scores:
@@ -178,8 +201,7 @@ class ScoreTable:
 
     def _blocks(self) -> Iterator[pa.Table]:
         """All rows in order, a block of samples at a time."""
-        rank = {spec.name: position for position, spec in enumerate(CATALOG)}
-        names = sorted(self._columns, key=lambda name: (rank.get(name, len(rank)), name))
+        names = self.metrics
         columns = [self._columns[name] for name in names]
         words, ids = pa.array(self._words.all, pa.string()), pa.array(self._ids, pa.string())
         for start in range(0, len(self._ids), BLOCK):

@@ -144,7 +144,7 @@ def train_unet(settings: Fit, zoo: Path, batch: int, device: str, warm: bool = F
     unet = build_unet(vae.config.latent_channels).to(device, memory_format=torch.channels_last)
     both = nn.ModuleDict({"denoiser": unet, "text": build_clip_text(tokenizer).to(device)})
     if warm:
-        shipped = StableDiffusionPipeline.from_pretrained(zoo / "unet", torch_dtype=torch.float32)
+        shipped = StableDiffusionPipeline.from_pretrained(zoo / "unet", dtype=torch.float32)
         unet.load_state_dict(shipped.unet.state_dict())
         both["text"].load_state_dict(shipped.text_encoder.state_dict())
 
@@ -184,7 +184,7 @@ def train_dit(settings: Fit, zoo: Path, batch: int, device: str, warm: bool = Fa
     dit = build_dit(vae.config.latent_channels).to(device)
     both = nn.ModuleDict({"denoiser": dit, "text": build_t5_text(tokenizer).to(device)})
     if warm:
-        shipped = PixArtAlphaPipeline.from_pretrained(zoo / "dit", torch_dtype=torch.float32)
+        shipped = PixArtAlphaPipeline.from_pretrained(zoo / "dit", dtype=torch.float32)
         dit.load_state_dict(shipped.transformer.state_dict())
         both["text"].load_state_dict(shipped.text_encoder.state_dict())
 
@@ -218,7 +218,7 @@ def train_dit(settings: Fit, zoo: Path, batch: int, device: str, warm: bool = Fa
 
 
 def _frozen(zoo: Path, device: str) -> tuple[AutoencoderKL, CLIPTokenizer]:
-    vae = AutoencoderKL.from_pretrained(zoo / "unet" / "vae", torch_dtype=torch.float32).to(device)
+    vae = AutoencoderKL.from_pretrained(zoo / "unet" / "vae", dtype=torch.float32).to(device)
     return vae.eval().requires_grad_(False), CLIPTokenizer.from_pretrained(zoo / "clip")
 
 

@@ -34,7 +34,7 @@ def measure_zoo(zoo: Path, device: str, captions: int, seed: int) -> dict[str, I
     ``figures.json`` and the model card, and write a grid of samples beside each model."""
     chosen = {split: _chosen(split, captions, seed) for split in ("train", "heldout")}
     clip = Ranker(zoo / "clip", device)
-    vae = AutoencoderKL.from_pretrained(zoo / "unet" / "vae", torch_dtype=torch.float32).to(device).eval()
+    vae = AutoencoderKL.from_pretrained(zoo / "unet" / "vae", dtype=torch.float32).to(device).eval()
     images = torch.from_numpy(load_icons("heldout").images).permute(0, 3, 1, 2)
     texts, pixels = chosen["heldout"]
     similarity = clip.similarity(pixels, texts)
