@@ -34,13 +34,23 @@ EPOCH = dt.datetime(1970, 1, 1)
 ROWS_PER_GROUP = 64
 
 
+class TrainingImage(NamedTuple):
+    """One side of a pair."""
+
+    image: NDArray[np.uint8]
+    """H x W x 3, RGB."""
+    uid: str
+    """The sample's id."""
+    flaw_map: NDArray[np.uint8] | None
+    """H x W x 3, white where flaws are; from the columns chosen_flaw_map and rejected_flaw_map, where there are any."""
+
+
 class TrainingPair(NamedTuple):
     """What a preference trainer reads."""
 
     prompt: str
-    chosen: NDArray[np.uint8]
-    """H x W x 3, RGB."""
-    rejected: NDArray[np.uint8]
+    chosen: TrainingImage
+    rejected: TrainingImage
     soft_label: float
     """Estimated probability in (0.5, 1] that chosen is preferred."""
 
@@ -93,7 +103,10 @@ def load_pairs(folder: Path) -> Sequence[TrainingPair]:
     if not file.exists():
         raise InputError(f"{folder} is not a pairs data set: it has no preference/train.parquet. Use 'pixeval pairs'.")
     try:
-        table = pq.read_table(file, columns=["prompt", "chosen", "rejected", "soft_label"], memory_map=True)
+        known = set(pq.read_schema(file).names)
+        maps = [name for name in ("chosen_flaw_map", "rejected_flaw_map") if name in known]
+        columns = ["prompt", "chosen", "rejected", "soft_label", "chosen_uid", "rejected_uid", *maps]
+        table = pq.read_table(file, columns=columns, memory_map=True)
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         raise InputError(f"{file} is damaged ({error}); make it again with 'pixeval pairs'") from error
     return _Pairs(table)
@@ -117,9 +130,15 @@ class _Pairs(Sequence[TrainingPair]):
         if not 0 <= position < len(self):
             raise IndexError(index)
         row = self._table.slice(position, 1).to_pylist()[0]
-        return TrainingPair(
-            row["prompt"], _decode(row["chosen"]["bytes"]), _decode(row["rejected"]["bytes"]), row["soft_label"]
-        )
+        chosen, rejected = (_training_image(row, side) for side in ("chosen", "rejected"))
+        return TrainingPair(row["prompt"], chosen, rejected, row["soft_label"])
+
+
+def _training_image(row: dict[str, Any], side: str) -> TrainingImage:
+    flaw_map = row.get(f"{side}_flaw_map")
+    return TrainingImage(
+        _decode(row[side]["bytes"]), row[f"{side}_uid"], None if flaw_map is None else _decode(flaw_map["bytes"])
+    )
 
 
 _PREFERENCE = pa.schema(

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers.losses import agreement, dpo, latent_sft, latent_zt, pixel_sft, renoised, simpo, weighted_sum
+from trainers.losses import latent_sft, latent_zt, renoised, weighted_sum
+from trainers.pixel_losses import pixel_sft
+from trainers.preference_losses import agreement, dpo, simpo
 from trainers.schedules import DiffusionSchedule, FlowSchedule, Prediction, target, to_denoised
 
 N, SHAPE = 6, (6, 4, 8, 8)

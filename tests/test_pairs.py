@@ -135,8 +135,8 @@ def test_the_folder_opens_in_datasets_pandas_and_the_trainer(run: Run, tmp_path:
 
     loaded = load_pairs(folder)
     assert len(loaded) == 2 and loaded[-1].prompt == PROMPTS[1]
-    assert loaded[0].chosen.dtype == np.uint8 and loaded[0].chosen.shape == (8, 8, 3)
-    assert int(loaded[0].chosen[0, 0, 0]) == 51 and int(loaded[0].rejected[0, 0, 0]) == 0
+    assert loaded[0].chosen.image.dtype == np.uint8 and loaded[0].chosen.image.shape == (8, 8, 3)
+    assert int(loaded[0].chosen.image[0, 0, 0]) == 51 and int(loaded[0].rejected.image[0, 0, 0]) == 0
     assert [p.soft_label for p in loaded[0:2]] == [1.0, 1.0]
 
 

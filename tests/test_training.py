@@ -31,7 +31,8 @@ from trainers.data import batch_rows, captioned_latents, fit_image, paired_laten
 from trainers.families.detect import load
 from trainers.latents import Posterior
 from trainers.loop import read_log
-from trainers.preference import PreferenceConfig, compare_dpo, compare_simpo, preference_loss, train_preference
+from trainers.objective import Composition
+from trainers.preference import PreferenceConfig, preference_loss, train_preference
 from trainers.sft import SftConfig, train_sft
 
 FAMILIES = ("sd-epsilon", "pixart-flow")
@@ -161,8 +162,7 @@ def test_preference_tuning_learns_its_pairs(method: Any, world: Path, tmp_path: 
     # An untrained VAE maps all images to nearly the same latents; these can be told apart.
     mean, still = torch.ones_like(data.winner.mean), torch.zeros_like(data.winner.std)
     clear = replace(data, winner=Posterior(mean, still), loser=Posterior(-mean, still))
-    compare = {"dpo": compare_dpo, "simpo": compare_simpo}[method](model, config)
-    loss = preference_loss(model, clear, config, compare)
+    loss = preference_loss(model, clear, config, Composition(config, model, clear.texts.prompts, RESOLUTION))
     optimizer = torch.optim.AdamW(model.denoiser.parameters(), lr=3e-3)
     for batch in range(25):
         optimizer.zero_grad()
@@ -313,9 +313,9 @@ def test_all_three_layouts_of_captioned_images_give_the_same(world: Path, tmp_pa
         (text / f"{i}.txt").write_text(caption + "\n")
         rows.append({"image": {"bytes": data, "path": None}, "caption": caption})
     pq.write_table(pa.Table.from_pylist(rows), table)
-    expected = [(image, caption) for _, image, caption in read_captioned(world / "sft")]
+    expected = [(entry.image, entry.caption) for entry in read_captioned(world / "sft")]
     for source in (text, table):
-        found = [(image, caption) for _, image, caption in read_captioned(source)]
+        found = [(entry.image, entry.caption) for entry in read_captioned(source)]
         assert [caption for _, caption in found] == CAPTIONS
         for (a, _), (b, _) in zip(found, expected, strict=True):
             assert isinstance(a, torch.Tensor)

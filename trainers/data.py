@@ -22,13 +22,27 @@ from torch import Tensor
 from pixeval.errors import InputError
 from pixeval.images import UnreadableImage, decode_image, list_images, read_image
 from pixeval.pair_folder import load_pairs
+from trainers.flaw_maps import FlawMaps, stacked
 from trainers.latent_diffusion import Conditioning, LatentDiffusion
 from trainers.latents import Posterior
 
 CAPTIONS = ("text", "caption", "prompt")
 """Names that a column of captions may have."""
+FLAW_MAP = "flaw_map"
+"""The column of flaw maps."""
 CHUNK = 8
 """Images or prompts encoded together; fixed, so that the cache does not depend on the batch size."""
+
+
+class Entry(NamedTuple):
+    """One row of captioned images."""
+
+    name: str
+    image: Tensor | str
+    """3 x H x W in [0, 1], or the reason why there is none."""
+    caption: str
+    marks: Tensor | None = None
+    """1 x h x w in [0, 1]: where flaws are, from the column flaw_map."""
 
 
 class Skipped(NamedTuple):
@@ -43,6 +57,7 @@ class Texts:
     """Embeddings of distinct prompts; row 0 is the empty prompt."""
 
     conditioning: Conditioning
+    prompts: tuple[str, ...]
 
     def rows(self, index: Tensor, device: torch.device) -> Conditioning:
         """The conditioning of prompts number ``index``."""
@@ -58,9 +73,16 @@ class CaptionedLatents:
     """Row in ``texts`` of each caption, int64 (N,)."""
     texts: Texts
     skipped: tuple[Skipped, ...]
+    flaws: Tensor | None = None
+    """Flaw maps, uint8 N x 1 x H x W; None for none."""
 
     def __len__(self) -> int:
         return len(self.prompt)
+
+    @property
+    def good(self) -> Posterior:
+        """What the model should be able to make."""
+        return self.posterior
 
 
 @dataclass(frozen=True)
@@ -73,9 +95,18 @@ class PairedLatents:
     soft_label: Tensor
     """Probability that the winner is preferred, float32 (N,)."""
     texts: Texts
+    winner_flaws: Tensor | None = None
+    """Flaw maps, uint8 N x 1 x H x W; None for none."""
+    loser_flaws: Tensor | None = None
+    skipped: tuple[Skipped, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt)
+
+    @property
+    def good(self) -> Posterior:
+        """What the model should be able to make."""
+        return self.winner
 
 
 def seeded(seed: int, *path: object) -> torch.Generator:
@@ -91,53 +122,94 @@ def batch_rows(n: int, batch_size: int, seed: int, batch: int) -> Tensor:
     return torch.stack([order[p // n][p % n] for p in positions])
 
 
-def captioned_latents(model: LatentDiffusion, source: Path, resolution: tuple[int, int]) -> CaptionedLatents:
+def captioned_latents(
+    model: LatentDiffusion, source: Path, resolution: tuple[int, int], flaws: FlawMaps | None = None
+) -> CaptionedLatents:
     """Encode a folder or Parquet file of captioned images (see :func:`read_captioned`).
 
+    Args:
+        model: whose VAE and text encoders are used.
+        source: the folder or file.
+        resolution: height and width to train at.
+        flaws: makes a map of the flaws of each image; None for no maps.
+
     Raises:
-        InputError: the source is missing, not understood, or holds no usable image.
+        InputError: the source is missing, not understood, holds no usable image, or none of the wanted flaw maps.
     """
     skipped: list[Skipped] = []
     captions: list[str] = []
-    images = _usable(read_captioned(source), captions, skipped)
-    posterior = _encode(model, (fit_image(image, resolution) for image in images))
+    maps: list[Tensor] = []
+
+    def images() -> Iterator[Tensor]:
+        for entry in _usable(read_captioned(source, flaws is not None and flaws.columns), captions, skipped):
+            assert isinstance(entry.image, Tensor)
+            fitted = fit_image(entry.image, resolution)
+            if flaws is not None:
+                marks = entry.marks if flaws.columns else flaws.marks_of(entry.name)
+                maps.append(flaws.map_of(fitted, fit_marks(marks, entry.image, resolution)))
+            yield fitted
+
+    posterior = _encode(model, images())
     if posterior is None:
         reason = f" First problem: {skipped[0].name}: {skipped[0].reason}." if skipped else ""
         raise InputError(f"{source} holds no image with a caption that can be used.{reason}")
     texts, prompt = _encode_texts(model, captions)
-    return CaptionedLatents(posterior, prompt, texts, tuple(skipped))
+    if flaws is not None:
+        flaws.check_found(source)
+    return CaptionedLatents(posterior, prompt, texts, tuple(skipped), stacked(maps))
 
 
-def paired_latents(model: LatentDiffusion, source: Path, resolution: tuple[int, int]) -> PairedLatents:
+def paired_latents(
+    model: LatentDiffusion, source: Path, resolution: tuple[int, int], flaws: FlawMaps | None = None
+) -> PairedLatents:
     """Encode a folder of preference pairs, as ``pixeval pairs`` writes it.
 
+    Args:
+        model: whose VAE and text encoders are used.
+        source: the folder.
+        resolution: height and width to train at.
+        flaws: makes a map of the flaws of each image; None for no maps.
+
     Raises:
-        InputError: the folder is missing, damaged or empty.
+        InputError: the folder is missing, damaged or empty, or has none of the wanted flaw maps.
     """
     prompts: list[str] = []
     labels: list[float] = []
+    maps: list[Tensor] = []
 
     def images() -> Iterator[Tensor]:
         for pair in load_pairs(source):
             prompts.append(pair.prompt)
             labels.append(pair.soft_label)
-            yield fit_image(_from_uint8(pair.chosen), resolution)
-            yield fit_image(_from_uint8(pair.rejected), resolution)
+            for side in (pair.chosen, pair.rejected):
+                image = _from_uint8(side.image)
+                fitted = fit_image(image, resolution)
+                if flaws is not None:
+                    column = None if side.flaw_map is None else _from_uint8(side.flaw_map).mean(0, keepdim=True)
+                    marks = column if flaws.columns else flaws.marks_of(side.uid)
+                    maps.append(flaws.map_of(fitted, fit_marks(marks, image, resolution)))
+                yield fitted
 
     posterior = _encode(model, images())
     if posterior is None:
         raise InputError(f"{source} holds no preference pair. Make some with 'pixeval pairs'.")
     texts, prompt = _encode_texts(model, prompts)
     winner, loser = (Posterior(posterior.mean[i::2], posterior.std[i::2]) for i in (0, 1))
-    return PairedLatents(winner, loser, prompt, torch.tensor(labels), texts)
+    if flaws is not None:
+        flaws.check_found(source)
+    return PairedLatents(winner, loser, prompt, torch.tensor(labels), texts, stacked(maps[0::2]), stacked(maps[1::2]))
 
 
-def read_captioned(source: Path) -> Iterator[tuple[str, Tensor | str, str]]:
-    """Yield (name, image in [0, 1] or the reason why there is none, caption).
+def read_captioned(source: Path, marks: bool = False) -> Iterator[Entry]:
+    """Yield the rows of captioned images.
 
     Understood are a Parquet file or folder of them with an ``image`` column (bytes, or a struct with bytes, as
     ``datasets`` writes it); a folder with ``metadata.jsonl`` or ``metadata.csv`` that has ``file_name``; and a folder
     of images with a ``.txt`` file of the same name beside each. The caption is ``text``, ``caption`` or ``prompt``.
+
+    Args:
+        source: the folder or file.
+        marks: read the column ``flaw_map`` too, a file name or image bytes as for the image.
 
     Raises:
         InputError: the source is none of these.
@@ -147,10 +219,10 @@ def read_captioned(source: Path) -> Iterator[tuple[str, Tensor | str, str]]:
     tables = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
     metadata = [source / name for name in ("metadata.jsonl", "metadata.csv") if (source / name).is_file()]
     if metadata:
-        yield from _from_metadata(metadata[0])
+        yield from _from_metadata(metadata[0], marks)
     elif tables:
         for table in tables:
-            yield from _from_parquet(table)
+            yield from _from_parquet(table, marks)
     else:
         yield from _from_text_files(source)
 
@@ -167,19 +239,26 @@ def fit_image(image: Tensor, resolution: tuple[int, int]) -> Tensor:
     return image * 2 - 1
 
 
-def _usable(
-    entries: Iterable[tuple[str, Tensor | str, str]], captions: list[str], skipped: list[Skipped]
-) -> Iterator[Tensor]:
-    """The images that could be read; their captions and the other entries are noted on the way."""
-    for name, image, caption in entries:
-        if isinstance(image, str):
-            skipped.append(Skipped(name, image))
+def fit_marks(marks: Tensor | None, image: Tensor, resolution: tuple[int, int]) -> Tensor | None:
+    """1 x h x w marks on the whole of ``image`` (3 x H x W) -> the same crop as :func:`fit_image`, in [0, 1]."""
+    if marks is None:
+        return None
+    size = [int(side) for side in image.shape[1:]]
+    whole = F.interpolate(marks[None], size, mode="bilinear", antialias=True)[0]
+    return (fit_image(whole, resolution) / 2 + 0.5).clamp(0, 1)
+
+
+def _usable(entries: Iterable[Entry], captions: list[str], skipped: list[Skipped]) -> Iterator[Entry]:
+    """The entries whose image could be read; their captions and the other entries are noted on the way."""
+    for entry in entries:
+        if isinstance(entry.image, str):
+            skipped.append(Skipped(entry.name, entry.image))
         else:
-            captions.append(caption)
-            yield image
+            captions.append(entry.caption)
+            yield entry
 
 
-def _from_metadata(file: Path) -> Iterator[tuple[str, Tensor | str, str]]:
+def _from_metadata(file: Path, marks: bool) -> Iterator[Entry]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
         rows = list(csv.DictReader(lines)) if file.suffix == ".csv" else [json.loads(x) for x in lines if x.strip()]
@@ -192,38 +271,40 @@ def _from_metadata(file: Path) -> Iterator[tuple[str, Tensor | str, str]]:
         if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
             raise InputError(f"{file}, row {number}: no file_name. Every row needs file_name and text.")
         caption = _caption(row, f"{file}, row {number}")
-        path = (folder / row["file_name"]).resolve()
-        if not path.is_relative_to(folder):
-            yield row["file_name"], "lies outside the folder", caption
-        else:
-            yield row["file_name"], _read_or_reason(path), caption
+        flaw_map = row.get(FLAW_MAP) if marks else None
+        yield _entry(
+            row["file_name"],
+            _read_within(folder, row["file_name"]),
+            caption,
+            _read_within(folder, flaw_map) if isinstance(flaw_map, str) and flaw_map else None,
+        )
 
 
-def _from_parquet(file: Path) -> Iterator[tuple[str, Tensor | str, str]]:
+def _from_parquet(file: Path, marks: bool) -> Iterator[Entry]:
     try:
         table = pq.ParquetFile(file)
         columns = set(table.schema_arrow.names)
         wanted = ["image", *(name for name in CAPTIONS if name in columns)]
+        mapped = [FLAW_MAP] if marks and FLAW_MAP in columns else []
         if "image" not in columns or len(wanted) == 1:
             raise InputError(f"{file} needs the columns image and text, it has {', '.join(sorted(columns))}")
         number = 0
-        for batch in table.iter_batches(batch_size=64, columns=wanted):
+        for batch in table.iter_batches(batch_size=64, columns=wanted + mapped):
             for row in batch.to_pylist():
                 number += 1
                 name = f"{file.name}, row {number}"
-                data = row["image"].get("bytes") if isinstance(row["image"], dict) else row["image"]
-                try:
-                    image: Tensor | str = (
-                        decode_image(data, name) if isinstance(data, bytes) else "holds no image bytes"
-                    )
-                except UnreadableImage as error:
-                    image = str(error)
-                yield name, image, _caption(row, name)
+                flaw_map = row.get(FLAW_MAP)
+                yield _entry(
+                    name,
+                    _decode_cell(row["image"], name),
+                    _caption(row, name),
+                    None if flaw_map is None else _decode_cell(flaw_map, f"{name}, {FLAW_MAP}"),
+                )
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{file} cannot be read as Parquet ({error})") from error
 
 
-def _from_text_files(folder: Path) -> Iterator[tuple[str, Tensor | str, str]]:
+def _from_text_files(folder: Path) -> Iterator[Entry]:
     found = list_images(folder)
     if not any(path.with_suffix(".txt").is_file() for path in found):
         raise InputError(
@@ -234,9 +315,30 @@ def _from_text_files(folder: Path) -> Iterator[tuple[str, Tensor | str, str]]:
         text = path.with_suffix(".txt")
         name = path.relative_to(folder).as_posix()
         if text.is_file():
-            yield name, _read_or_reason(path), text.read_text(encoding="utf-8", errors="replace").strip()
+            caption = text.read_text(encoding="utf-8", errors="replace").strip()
+            yield Entry(name, _read_or_reason(path), caption)
         else:
-            yield name, "has no caption", ""
+            yield Entry(name, "has no caption", "")
+
+
+def _entry(name: str, image: Tensor | str, caption: str, marks: Tensor | str | None) -> Entry:
+    """An entry whose flaw map cannot be read is not usable either: it would count as free of flaws."""
+    if isinstance(marks, str):
+        return Entry(name, f"flaw map: {marks}", caption)
+    return Entry(name, image, caption, None if marks is None else marks.mean(0, keepdim=True))
+
+
+def _decode_cell(cell: Any, name: str) -> Tensor | str:
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    try:
+        return decode_image(data, name) if isinstance(data, bytes) else "holds no image bytes"
+    except UnreadableImage as error:
+        return str(error)
+
+
+def _read_within(folder: Path, name: str) -> Tensor | str:
+    path = (folder / name).resolve()
+    return _read_or_reason(path) if path.is_relative_to(folder) else "lies outside the folder"
 
 
 def _caption(row: dict[str, Any], where: str) -> str:
@@ -279,7 +381,7 @@ def _encode_texts(model: LatentDiffusion, prompts: list[str]) -> tuple[Texts, Te
     chunks = [model.encode_prompts(distinct[i : i + CHUNK]) for i in range(0, len(distinct), CHUNK)]
     conditioning = {name: _cat_padded([chunk[name].cpu() for chunk in chunks]) for name in chunks[0]}
     model.release_text_encoders()
-    return Texts(conditioning), torch.tensor([number[prompt] for prompt in prompts])
+    return Texts(conditioning, tuple(distinct)), torch.tensor([number[prompt] for prompt in prompts])
 
 
 def _cat_padded(parts: list[Tensor]) -> Tensor:

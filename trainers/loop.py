@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -35,6 +35,18 @@ Loss = Callable[[nn.Module, int, torch.Generator], Terms]
 """(denoiser, number of the batch, generator of this batch) -> terms."""
 OnCheckpoint = Callable[[int, Path], None]
 """(step, pipeline folder), after a checkpoint is complete; called again for the last one when a run is continued."""
+
+
+class Stateful(Protocol):
+    """Something that a checkpoint keeps beside weights and optimiser."""
+
+    def state(self) -> dict[str, Any]:
+        """What is kept, as JSON can hold it."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state` gave."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -137,8 +149,18 @@ def train(
     run: Run,
     accelerator: Accelerator,
     on_checkpoint: OnCheckpoint | None = None,
+    remembered: Stateful | None = None,
 ) -> None:
     """Train ``model.denoiser`` to ``config.steps``, from the last state in ``run`` where there is one.
+
+    Args:
+        model: its denoiser is trained in place.
+        loss: of one batch.
+        config: the settings.
+        run: gets the log, the checkpoints and the state.
+        accelerator: of :func:`make_accelerator`.
+        on_checkpoint: called when a checkpoint is complete.
+        remembered: what the loss carries from batch to batch; kept with the state and restored from it.
 
     Raises:
         InputError: a checkpoint or the log cannot be written.
@@ -153,7 +175,10 @@ def train(
     state, log = run.path / "state", run.path / "metrics.jsonl"
     done = 0
     if recover_directory(state):
-        done = int(load_state(state, modules, optimizer)["step"])
+        meta = load_state(state, modules, optimizer)
+        done = int(meta["step"])
+        if remembered is not None:
+            remembered.restore(meta.get("loss", {}))
         if on_checkpoint is not None and accelerator.is_main_process:
             on_checkpoint(done, checkpoint_path(run, done))
     _truncate_log(log, done)
@@ -174,7 +199,8 @@ def train(
                 if accelerator.is_main_process:
                     path = checkpoint_path(run, step + 1)
                     model.save_pipeline(path, modules.get("average"))
-                    save_state(state, modules, optimizer, {"step": step + 1})
+                    kept = {} if remembered is None else {"loss": remembered.state()}
+                    save_state(state, modules, optimizer, {"step": step + 1, **kept})
                     if on_checkpoint is not None:
                         on_checkpoint(step + 1, path)
                 accelerator.wait_for_everyone()

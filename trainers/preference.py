@@ -1,12 +1,11 @@
-"""Preference tuning by DPO or SimPO, in latent space, in pixel space, or both: (4), (5), (6), (7).
+"""Preference tuning by DPO, SimPO, IPO or MaPO, in latent space, in pixel space, or both: (4), (5), (6), (7).
 
 Winner and loser of a pair share their noise and time, so that their errors differ by the images alone.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,46 +13,69 @@ from torch import Tensor, nn
 from pixeval.errors import InputError
 from pixeval.runs import Run
 from trainers.data import PairedLatents, batch_rows, paired_latents
-from trainers.errors import KINDS, PAPER_WEIGHT, Kind, Noised, Objective, add_noise, errors
-from trainers.families.detect import load
+from trainers.errors import Answer, Kind, Noised, add_noise, ask, errors, measure
+from trainers.flaw_maps import rows_of
 from trainers.latent_diffusion import LatentDiffusion
-from trainers.loop import (
-    Loss,
-    OnCheckpoint,
-    Terms,
-    TrainConfig,
-    check_settings,
-    make_accelerator,
-    start_run,
-    train,
-    training_resolution,
+from trainers.loop import Loss, OnCheckpoint, Terms, train
+from trainers.objective import Composition, ObjectiveConfig
+from trainers.pixel_losses import emphasis
+from trainers.preference_losses import (
+    CONVENTIONS,
+    Preference,
+    agreement,
+    convert_beta,
+    dpo,
+    ipo,
+    mapo,
+    safe_loser_scale,
+    scale_gradient,
+    simpo,
 )
-from trainers.losses import Preference, agreement, dpo, simpo, weighted_sum
-from trainers.probes import check_sign
+from trainers.start import start
 
-Compare = Callable[[nn.Module, Noised, Tensor | None], dict[Kind, tuple[Preference, Tensor, Tensor]]]
-"""(denoiser, winners then losers, soft labels) -> by kind: preference, winner errors, loser errors."""
+Method = Literal["dpo", "simpo", "ipo", "mapo"]
 
 TRAINER = "preference"
-BETA = {"dpo": 1000.0, "simpo": 20.0}
+BETA: dict[Method, float] = {"dpo": 1000.0, "simpo": 20.0, "ipo": 1000.0, "mapo": 0.1}
 """The paper states none. 1000 is Diffusion-DPO's 2000 for SD1.5 in our convention; SimPO's errors are not relative
-to a reference and some fifty times larger, so that the same beta would saturate the sigmoid."""
+to a reference and some fifty times larger, so that the same beta would saturate the sigmoid. 0.1 is that of MaPO's
+code, where it is a weight."""
+WITH_REFERENCE: tuple[Method, ...] = ("dpo", "ipo")
 
 
 @dataclass(frozen=True)
-class PreferenceConfig(TrainConfig):
+class PreferenceConfig(ObjectiveConfig):
     """Preference tuning. Data: a folder of pairs written by ``pixeval pairs``."""
 
-    method: Literal["dpo", "simpo"] = "simpo"
-    """dpo is (4), with the starting model as frozen reference; simpo is (5) and (6), without one."""
-    objective: Objective = "both"
-    """latent, pixel, or both as in (7); control is (7) with the re-noised latents compared, not decoded."""
-    pixel_weight: float | None = None
-    """mu of (7); none for the paper's: 8 for a DiT, 2 for a U-Net."""
+    method: Method = "simpo"
+    """simpo is (5) and (6), without a reference model; dpo is (4), with the starting model as frozen reference;
+    ipo is the squared form of dpo (arXiv 2310.12036); mapo is bounded and has none (arXiv 2406.06424)."""
     beta: float | None = None
-    """For errors that are means over elements; none for 1000 (dpo) or 20 (simpo). The paper states none."""
+    """Of the method; none for 1000 (dpo, ipo), 20 (simpo), 0.1 (mapo). The paper states none."""
+    pixel_beta: float | None = None
+    """Of the second term; none for the same as beta."""
+    beta_convention: Literal["mean", "half_mean", "sum"] = "mean"
+    """How beta is meant: for mean errors; for half of them, as in Diffusion-DPO (2000 for SD1.5, 5000 for SDXL); or
+    for their sum over the elements. Means nothing to mapo."""
+    margin: float = 0.0
+    """What the logit must exceed to count as 0; 0 in the paper."""
+    anchor: float = 0.0
+    """Weight of the winner's own error beside the preference, in each space: SFT on winners; 0 in the paper."""
+    loser_safety: float | None = None
+    """Scale the loser's gradient so that the winner's error does not rise to first order (Diffusion-SDPO,
+    arXiv 2511.03317, its mu: 0 to 1, higher is more careful); none for not, as in the paper."""
     soft_labels: bool = False
     """Use the pairs' share of votes (conservative DPO); otherwise every preference is certain, as in the paper."""
+
+
+class Compared(NamedTuple):
+    """One term on a batch of n pairs; all of shape (n,)."""
+
+    preference: Preference
+    loss: Tensor
+    """With the anchor; 0 outside the term's band."""
+    winner_error: Tensor
+    loser_error: Tensor
 
 
 def train_preference(config: PreferenceConfig, on_checkpoint: OnCheckpoint | None = None) -> Run:
@@ -68,62 +90,99 @@ def train_preference(config: PreferenceConfig, on_checkpoint: OnCheckpoint | Non
         InputError: unusable model, data, settings or disk.
         FloatingPointError: the loss is no longer finite.
     """
-    if config.beta is not None and not config.beta > 0:
-        raise InputError(f"beta must be positive, got {config.beta}")
-    check_settings(config, TRAINER)
-    accelerator = make_accelerator(config)
-    model = load(config.model).to(accelerator.device)
-    data = paired_latents(model, config.data, training_resolution(model, config))
-    if config.self_test:
-        rows = batch_rows(len(data), config.batch_size, config.seed, 0)
-        check_sign(model, data.winner.mean[rows].to(model.device), data.texts.rows(data.prompt[rows], model.device))
-    run = start_run(config, TRAINER)
-    compare = {"dpo": compare_dpo, "simpo": compare_simpo}[config.method](model, config)
-    train(model, preference_loss(model, data, config, compare), config, run, accelerator, on_checkpoint)
-    return run
+    check_preference(config)
+    begun = start(config, TRAINER, paired_latents)
+    loss = preference_loss(begun.model, begun.data, config, begun.composition)
+    train(begun.model, loss, config, begun.run, begun.accelerator, on_checkpoint, begun.composition.weight)
+    return begun.run
 
 
-def compare_dpo(model: LatentDiffusion, config: PreferenceConfig) -> Compare:
-    """(4) on every error of the objective; the reference is a frozen copy of the model as it is now."""
-    kinds = KINDS[config.objective]
-    beta = BETA["dpo"] if config.beta is None else config.beta
-    reference = copy.deepcopy(model.denoiser).requires_grad_(False).eval()
+def check_preference(config: PreferenceConfig) -> None:
+    """Refuse settings that cannot work.
 
-    def compare(
-        denoiser: nn.Module, noised: Noised, labels: Tensor | None
-    ) -> dict[Kind, tuple[Preference, Tensor, Tensor]]:
-        with torch.no_grad():
-            fixed = errors(model, reference, noised, kinds)
-        compared: dict[Kind, tuple[Preference, Tensor, Tensor]] = {}
-        for kind, error in errors(model, denoiser, noised, kinds).items():
-            (winner, loser), (fixed_winner, fixed_loser) = error.chunk(2), fixed[kind].chunk(2)
-            compared[kind] = dpo(winner, loser, fixed_winner, fixed_loser, beta, labels), winner, loser
-        return compared
+    Raises:
+        InputError: naming the setting.
+    """
+    for name in ("beta", "pixel_beta"):
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise InputError(f"{name} must be positive, got {value}")
+    if config.anchor < 0:
+        raise InputError(f"anchor must not be negative, got {config.anchor}")
+    if config.loser_safety is not None and not 0 <= config.loser_safety <= 1:
+        raise InputError(f"loser_safety lies between 0 and 1, got {config.loser_safety}")
+    if config.method == "mapo" and config.loser_safety is not None:
+        # Its slopes in the two errors differ, which the bound does not account for; and it bounds the loser itself.
+        raise InputError("loser_safety is for dpo, simpo and ipo; mapo bounds the loser by itself")
+    if config.method == "mapo" and config.beta_convention != "mean":
+        raise InputError("beta of mapo is a weight and has no conventions; leave beta_convention at mean")
 
-    return compare
 
+class Comparison:
+    """Errors of a batch to preferences; holds the frozen reference where the method has one.
 
-def compare_simpo(model: LatentDiffusion, config: PreferenceConfig) -> Compare:
-    """(5) on latent and (6) on pixel errors."""
-    kinds = KINDS[config.objective]
-    beta = BETA["simpo"] if config.beta is None else config.beta
+    Args:
+        model: its denoiser as it is now becomes the reference.
+        config: the settings, checked.
+        composition: the terms.
+    """
 
-    def compare(
-        denoiser: nn.Module, noised: Noised, labels: Tensor | None
-    ) -> dict[Kind, tuple[Preference, Tensor, Tensor]]:
-        compared: dict[Kind, tuple[Preference, Tensor, Tensor]] = {}
-        for kind, error in errors(model, denoiser, noised, kinds).items():
+    def __init__(self, model: LatentDiffusion, config: PreferenceConfig, composition: Composition) -> None:
+        self.model, self.config, self.composition = model, config, composition
+        needed = config.method in WITH_REFERENCE
+        self.reference = copy.deepcopy(model.denoiser).requires_grad_(False).eval() if needed else None
+
+    def __call__(self, answer: Answer, noised: Noised, labels: Tensor | None) -> dict[Kind, Compared]:
+        """Preferences by kind, of winners in the first half of the batch and losers in the second."""
+        kinds, pixel = self.composition.kinds, self.composition.pixel
+        fixed: dict[Kind, Tensor] = {}
+        if self.reference is not None:
+            with torch.no_grad():
+                fixed = errors(self.model, self.reference, noised, kinds, pixel)
+        compared: dict[Kind, Compared] = {}
+        for kind, error in measure(self.model, answer, noised, kinds, pixel).items():
             winner, loser = error.chunk(2)
-            compared[kind] = simpo(winner, loser, beta, labels), winner, loser
+            preferred = self._prefer(kind, winner, self._careful(error, answer), fixed.get(kind), noised, labels)
+            loss = preferred.loss + self.config.anchor * winner
+            if kind == "pixel" and noised.rows is not None:
+                inside = torch.zeros_like(error).index_fill(0, noised.rows, 1)[: len(winner)]
+                loss = loss * inside
+            compared[kind] = Compared(preferred, loss, winner, loser)
         return compared
 
-    return compare
+    def _careful(self, error: Tensor, answer: Answer) -> Tensor:
+        """The losers' errors, their gradient scaled where ``loser_safety`` asks for it."""
+        loser = error.chunk(2)[1]
+        if self.config.loser_safety is None or not error.requires_grad:
+            return loser
+        of_winner, of_loser = torch.autograd.grad(error.sum(), answer.output, retain_graph=True)[0].chunk(2)
+        return scale_gradient(loser, safe_loser_scale(of_winner, of_loser, self.config.loser_safety))
+
+    def _prefer(
+        self, kind: Kind, winner: Tensor, loser: Tensor, fixed: Tensor | None, noised: Noised, labels: Tensor | None
+    ) -> Preference:
+        beta, margin = self._beta(kind, noised), self.config.margin
+        if fixed is not None:
+            fixed_winner, fixed_loser = fixed.chunk(2)
+            method = dpo if self.config.method == "dpo" else ipo
+            return method(winner, loser, fixed_winner, fixed_loser, beta, labels, margin)
+        return (simpo if self.config.method == "simpo" else mapo)(winner, loser, beta, labels, margin)
+
+    def _beta(self, kind: Kind, noised: Noised) -> float:
+        second = kind != "latent" and self.config.pixel_beta is not None
+        beta = self.config.pixel_beta if second else self.config.beta
+        if beta is None:
+            return BETA[self.config.method]
+        decoded = noised.decoded[0] if isinstance(noised.decoded, list) else noised.decoded
+        sample = decoded if kind == "pixel" and decoded is not None else noised.z_t
+        return convert_beta(beta, CONVENTIONS[self.config.beta_convention], CONVENTIONS["mean"], sample[0].numel())
 
 
-def preference_loss(model: LatentDiffusion, data: PairedLatents, config: PreferenceConfig, compare: Compare) -> Loss:
+def preference_loss(
+    model: LatentDiffusion, data: PairedLatents, config: PreferenceConfig, composition: Composition
+) -> Loss:
     """(7), or one of its terms, on batches of ``data``, as the loop calls it."""
-    kinds = KINDS[config.objective]
-    weight = PAPER_WEIGHT[model.backbone] if config.pixel_weight is None else config.pixel_weight
+    compare = Comparison(model, config, composition)
 
     def loss(denoiser: nn.Module, batch: int, generator: torch.Generator) -> Terms:
         rows = batch_rows(len(data), config.batch_size, config.seed, batch)
@@ -135,17 +194,34 @@ def preference_loss(model: LatentDiffusion, data: PairedLatents, config: Prefere
         t = model.sample_timesteps(len(rows), generator)
         z, eps, t = (torch.cat(halves).to(model.device) for halves in ((winner, loser), (eps, eps), (t, t)))
         conditioning = data.texts.rows(data.prompt[rows].repeat(2), model.device)
-        noised = add_noise(model, z, eps, t, conditioning, kinds)
+        weight = pair_weights(data, rows, config)
+        weight = None if weight is None else weight.to(model.device)
+        noised = add_noise(model, z, eps, t, conditioning, composition.kinds, composition.pixel, weight)
         labels = data.soft_label[rows].to(model.device) if config.soft_labels else None
-        compared = compare(denoiser, noised, labels)
-        first, *rest = (preference.loss.mean() for preference, _, _ in compared.values())
-        terms = {"loss": weighted_sum(first, rest[0], weight) if rest else first}
-        for kind, (preference, winner_error, loser_error) in compared.items():
-            terms[f"{kind}_loss"] = preference.loss.mean()
-            terms[f"{kind}_accuracy"] = agreement(preference.logit).mean()
-            terms[f"{kind}_margin"] = preference.logit.mean()
-            terms[f"{kind}_winner_error"] = winner_error.mean()
-            terms[f"{kind}_loser_error"] = loser_error.mean()
-        return terms
+        answer = ask(model, denoiser, noised)
+        compared = compare(answer, noised, labels)
+        terms = composition.total([term.loss.mean() for term in compared.values()], answer)
+        prompts = [data.texts.prompts[row] for row in data.prompt[rows].tolist()]
+        return {**composition.rewarded(terms, model, answer, noised, prompts), **logged(compared)}
 
     return loss
+
+
+def pair_weights(data: PairedLatents, rows: Tensor, config: PreferenceConfig) -> Tensor | None:
+    """Weights of the pixels of winners, then losers, 2n x 1 x H x W; None where there are no flaw maps."""
+    winner, loser = rows_of(data.winner_flaws, rows), rows_of(data.loser_flaws, rows)
+    if winner is None or loser is None:
+        return None
+    return torch.cat([emphasis(winner, config.flaws.winner_kappa), emphasis(loser, config.flaws.kappa)])
+
+
+def logged(compared: dict[Kind, Compared]) -> Terms:
+    """What the log says of every term, as means over the batch."""
+    terms: Terms = {}
+    for kind, (preference, loss, winner_error, loser_error) in compared.items():
+        terms[f"{kind}_loss"] = loss.mean()
+        terms[f"{kind}_accuracy"] = agreement(preference.logit).mean()
+        terms[f"{kind}_margin"] = preference.logit.mean()
+        terms[f"{kind}_winner_error"] = winner_error.mean()
+        terms[f"{kind}_loser_error"] = loser_error.mean()
+    return terms

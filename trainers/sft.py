@@ -1,6 +1,5 @@
 """Supervised fine-tuning on captioned images, in latent space, in pixel space, or both: (1), (2), (3)."""
 
-import json
 from dataclasses import dataclass
 
 import torch
@@ -9,34 +8,21 @@ from torch import nn
 from pixeval.errors import InputError
 from pixeval.runs import Run
 from trainers.data import CaptionedLatents, batch_rows, captioned_latents
-from trainers.errors import KINDS, PAPER_WEIGHT, Objective, add_noise, errors
-from trainers.families.detect import load
+from trainers.errors import add_noise, ask, measure
+from trainers.flaw_maps import rows_of
 from trainers.latent_diffusion import LatentDiffusion
-from trainers.loop import (
-    Loss,
-    OnCheckpoint,
-    Terms,
-    TrainConfig,
-    check_settings,
-    make_accelerator,
-    start_run,
-    train,
-    training_resolution,
-)
-from trainers.losses import weighted_sum
-from trainers.probes import check_sign
+from trainers.loop import Loss, OnCheckpoint, Terms, train
+from trainers.objective import Composition, ObjectiveConfig
+from trainers.pixel_losses import emphasis
+from trainers.start import start
 
 TRAINER = "sft"
 
 
 @dataclass(frozen=True)
-class SftConfig(TrainConfig):
+class SftConfig(ObjectiveConfig):
     """Supervised fine-tuning. Data: a folder or Parquet file of images with captions."""
 
-    objective: Objective = "both"
-    """latent is (1), pixel is (2), both is (3); control is (3) with the re-noised latents compared, not decoded."""
-    pixel_weight: float | None = None
-    """lambda of (3); none for the paper's: 8 for a DiT, 2 for a U-Net."""
     caption_dropout: float = 0.1
     """Share of captions replaced by the empty one, for classifier-free guidance."""
 
@@ -55,23 +41,14 @@ def train_sft(config: SftConfig, on_checkpoint: OnCheckpoint | None = None) -> R
     """
     if not 0 <= config.caption_dropout <= 1:
         raise InputError(f"caption_dropout is a share between 0 and 1, got {config.caption_dropout}")
-    check_settings(config, TRAINER)
-    accelerator = make_accelerator(config)
-    model = load(config.model).to(accelerator.device)
-    data = captioned_latents(model, config.data, training_resolution(model, config))
-    if config.self_test:
-        rows = batch_rows(len(data), config.batch_size, config.seed, 0)
-        check_sign(model, data.posterior.mean[rows].to(model.device), data.texts.rows(data.prompt[rows], model.device))
-    run = start_run(config, TRAINER)
-    (run.path / "skipped.json").write_text(json.dumps([entry._asdict() for entry in data.skipped], indent=1) + "\n")
-    train(model, sft_loss(model, data, config), config, run, accelerator, on_checkpoint)
-    return run
+    begun = start(config, TRAINER, captioned_latents)
+    loss = sft_loss(begun.model, begun.data, config, begun.composition)
+    train(begun.model, loss, config, begun.run, begun.accelerator, on_checkpoint, begun.composition.weight)
+    return begun.run
 
 
-def sft_loss(model: LatentDiffusion, data: CaptionedLatents, config: SftConfig) -> Loss:
+def sft_loss(model: LatentDiffusion, data: CaptionedLatents, config: SftConfig, composition: Composition) -> Loss:
     """The objective of ``config`` on batches of ``data``, as the loop calls it."""
-    kinds = KINDS[config.objective]
-    weight = PAPER_WEIGHT[model.backbone] if config.pixel_weight is None else config.pixel_weight
 
     def loss(denoiser: nn.Module, batch: int, generator: torch.Generator) -> Terms:
         rows = batch_rows(len(data), config.batch_size, config.seed, batch)
@@ -80,11 +57,24 @@ def sft_loss(model: LatentDiffusion, data: CaptionedLatents, config: SftConfig) 
         eps = torch.randn(shape, generator=generator)
         t = model.sample_timesteps(len(rows), generator)
         dropped = torch.rand(len(rows), generator=generator) < config.caption_dropout
-        conditioning = data.texts.rows(data.prompt[rows].masked_fill(dropped, 0), model.device)
-        noised = add_noise(model, z.to(model.device), eps.to(model.device), t.to(model.device), conditioning, kinds)
-        means = {kind: error.mean() for kind, error in errors(model, denoiser, noised, kinds).items()}
-        first, *rest = means.values()
-        total = weighted_sum(first, rest[0], weight) if rest else first
-        return {"loss": total, **{f"{kind}_error": mean for kind, mean in means.items()}}
+        prompt = data.prompt[rows].masked_fill(dropped, 0)
+        marks = rows_of(data.flaws, rows)
+        noised = add_noise(
+            model,
+            z.to(model.device),
+            eps.to(model.device),
+            t.to(model.device),
+            data.texts.rows(prompt, model.device),
+            composition.kinds,
+            composition.pixel,
+            None if marks is None else emphasis(marks.to(model.device), config.flaws.kappa),
+        )
+        answer = ask(model, denoiser, noised)
+        found = measure(model, answer, noised, composition.kinds, composition.pixel)
+        means = {kind: error.mean() for kind, error in found.items()}
+        terms = composition.total(list(means.values()), answer)
+        prompts = [data.texts.prompts[row] for row in prompt.tolist()]
+        terms = composition.rewarded(terms, model, answer, noised, prompts)
+        return {**terms, **{f"{kind}_error": mean for kind, mean in means.items()}}
 
     return loss

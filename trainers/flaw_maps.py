@@ -1,0 +1,123 @@
+"""Where flaws are in the training images: marks of people, and heat maps of the flaw detectors.
+
+They become weights of the pixel error (:func:`trainers.pixel_losses.emphasis`), which only a pixel objective can have.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pixeval.catalog import find, load
+from pixeval.errors import InputError
+from pixeval.images import EXTENSIONS, UnreadableImage, read_image
+from pixeval.protocols import FlawScorer
+
+COLUMN = "column"
+"""``FlawConfig.maps`` for maps that lie in the data themselves."""
+
+
+@dataclass(frozen=True)
+class FlawConfig:
+    """Which places of the training images count more, or less, in the pixel error."""
+
+    maps: str | None = None
+    """Folder of greyscale images, white where flaws are, named as the training images (for pairs: by sample id) with
+    .png; or 'column' for the column flaw_map of the data (for pairs: chosen_flaw_map and rejected_flaw_map)."""
+    detectors: tuple[str, ...] = ()
+    """Flaw metrics whose heat maps are added; they are run on the training images once, before training."""
+    kappa: float = 4.0
+    """Marked places count 1 + kappa times as much; of losers in pairs, and of SFT images. -1 leaves them out."""
+    winner_kappa: float = 0.0
+    """The same for winners of pairs."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there are maps at all."""
+        return self.maps is not None or bool(self.detectors)
+
+
+class FlawMaps:
+    """Makes one map per training image; reads marks and runs detectors.
+
+    Raises:
+        InputError: an unknown detector, a metric without heat maps, a missing folder, or kappa below -1.
+    """
+
+    def __init__(self, config: FlawConfig, device: torch.device) -> None:
+        if min(config.kappa, config.winner_kappa) < -1:
+            raise InputError(f"flaws.kappa must be at least -1, got {config.kappa} and {config.winner_kappa}")
+        self.columns = config.maps == COLUMN
+        self.folder = None if config.maps is None or self.columns else Path(config.maps).resolve()
+        if self.folder is not None and not self.folder.is_dir():
+            raise InputError(f"{config.maps} is not a folder of flaw maps; give one, or 'column'")
+        self.found = 0
+        self._device = device
+        self._detectors: list[FlawScorer] = []
+        for name in config.detectors:
+            spec = find(name)
+            detector = load(spec) if spec.family == "flaws" else None
+            if not isinstance(detector, FlawScorer):
+                raise InputError(f"{name} has no heat maps; give metrics of the family flaws")
+            self._detectors.append(detector)
+
+    def marks_of(self, name: str) -> Tensor | None:
+        """1 x h x w in [0, 1]: the marks of the image called ``name``, where the folder has any.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        if self.folder is None:
+            return None
+        named = Path(name)
+        stem = named.with_suffix("") if named.suffix.lower() in EXTENSIONS else named
+        path = (self.folder / f"{stem}.png").resolve()
+        if not path.is_relative_to(self.folder) or not path.is_file():
+            return None
+        try:
+            return read_image(path).mean(0, keepdim=True)
+        except UnreadableImage as error:
+            raise InputError(f"flaw map {path}: {error}") from error
+
+    @torch.no_grad()
+    def map_of(self, image: Tensor, marks: Tensor | None) -> Tensor:
+        """uint8 1 x H x W, 255 for certain flaws: the largest of marks and heat maps at each place.
+
+        Args:
+            image: 3 x H x W in [-1, 1], as it is trained on.
+            marks: 1 x H x W in [0, 1], brought to the same frame.
+        """
+        seen = image[None].to(self._device) / 2 + 0.5
+        heat = [detector.heatmap(seen.clamp(0, 1))[:1].cpu() for detector in self._detectors]
+        if marks is not None:
+            self.found += 1
+            heat.append(marks)
+        if not heat:
+            return torch.zeros(1, *image.shape[1:], dtype=torch.uint8)
+        return (torch.stack(heat).amax(0).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def check_found(self, source: Path) -> None:
+        """Refuse maps of which none belongs to an image of ``source``.
+
+        Raises:
+            InputError: saying where they were looked for.
+        """
+        if self.folder is not None and not self.found:
+            raise InputError(
+                f"no flaw map in {self.folder} belongs to an image of {source}; "
+                "name them as the images (for pairs: as the sample ids), with .png"
+            )
+        if self.columns and not self.found:
+            raise InputError(f"{source} has no flaw maps in its columns; add flaw_map, or give a folder of maps")
+
+
+def rows_of(maps: Tensor | None, rows: Tensor) -> Tensor | None:
+    """Some of N x 1 x H x W uint8 maps, as float32 in [0, 1]."""
+    return None if maps is None else maps[rows].float() / 255
+
+
+def stacked(maps: Sequence[Tensor]) -> Tensor | None:
+    """Maps of all images, N x 1 x H x W; None where there are none."""
+    return torch.stack(list(maps)) if maps else None

@@ -1,0 +1,175 @@
+"""The settings of what is minimised, which SFT and preference tuning share, and what is made of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pixeval.catalog import find, load
+from pixeval.errors import InputError
+from trainers.balance import Balance, BalanceConfig, FixedWeight, TermWeight
+from trainers.decoder_features import feature_blocks
+from trainers.errors import (
+    KINDS,
+    PAPER_WEIGHT,
+    Answer,
+    Argument,
+    Band,
+    ImageDistance,
+    Kind,
+    Noised,
+    Objective,
+    PixelTerm,
+)
+from trainers.flaw_maps import FlawConfig
+from trainers.latent_diffusion import LatentDiffusion
+from trainers.loop import Terms, TrainConfig
+from trainers.losses import weighted_sum
+from trainers.pixel_losses import charbonnier, pixel_sft, pyramid
+from trainers.reward import Reward, RewardConfig
+
+Distance = Literal["squared", "charbonnier", "pyramid", "lpips", "decoder_features"]
+DISTANCES: dict[str, ImageDistance] = {"squared": pixel_sft, "charbonnier": charbonnier, "pyramid": pyramid}
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """How the pixel term compares; the defaults are the paper's (2)."""
+
+    argument: Argument = "noisy"
+    """noisy: D(renoised) against D(z_t), (2); x0: D(x0_hat) against D(z), (8), which the paper tried and rejected."""
+    distance: Distance = "squared"
+    """Of the two images; decoder_features compares what the decoder computes on the way (LPL, arXiv 2411.04873)."""
+    lpips: Path | None = None
+    """Weights for the distance lpips, a safetensors file (see docs/metrics.md)."""
+    band: Band = (0.0, 1.0)
+    """Noise levels of the pixel term as shares of the way from clean to noise; the paper uses all."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig(TrainConfig):
+    """What is minimised; the settings of the loop come from :class:`TrainConfig`."""
+
+    objective: Objective = "both"
+    """latent is (1), pixel is (2), both is (3), for preferences (7); control compares the re-noised latents of (2)
+    without decoding them."""
+    pixel_weight: float | Literal["balance"] | None = None
+    """lambda of (3), mu of (7): a number, or balance; none for the paper's: 8 for a DiT, 2 for a U-Net."""
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    """For pixel_weight balance."""
+    pixel: PixelConfig = field(default_factory=PixelConfig)
+    """How the pixel term compares."""
+    flaws: FlawConfig = field(default_factory=FlawConfig)
+    """Where pixel errors count more; nowhere by default."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """A metric that is maximised beside; none by default."""
+
+
+def check_objective(config: ObjectiveConfig) -> None:
+    """Refuse settings that contradict each other; loads nothing.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    for name, band in (("pixel.band", config.pixel.band), ("reward.band", config.reward.band)):
+        if not 0 <= band[0] < band[1] <= 1:
+            raise InputError(f"{name} goes from a lower to a higher share between 0 and 1, got {band}")
+    if (config.pixel.distance == "lpips") != (config.pixel.lpips is not None):
+        raise InputError("pixel.distance lpips and pixel.lpips, the path of its weights, belong together")
+    if config.flaws.wanted and "pixel" not in KINDS[config.objective]:
+        raise InputError(f"flaw maps weigh the pixel term, and objective {config.objective} has none")
+    if config.flaws.wanted and config.pixel.distance == "lpips":
+        raise InputError("the distance lpips is one number per image and takes no flaw maps; use another")
+    if config.pixel_weight == "balance" and len(KINDS[config.objective]) < 2:
+        raise InputError(f"objective {config.objective} has one term only, there is nothing to balance")
+    if isinstance(config.pixel_weight, float) and config.pixel_weight < 0:
+        raise InputError(f"pixel_weight must not be negative, got {config.pixel_weight}")
+    if config.reward.metric is not None and not config.reward.weight > 0:
+        raise InputError(f"reward.weight must be positive, got {config.reward.weight}; the metric's direction is known")
+
+
+def pixel_term(config: PixelConfig, model: LatentDiffusion) -> PixelTerm:
+    """The comparison that the settings name.
+
+    Raises:
+        InputError: the weights of LPIPS are not usable, or the decoder has no features of the kind.
+    """
+    distance: ImageDistance | None
+    if config.distance == "decoder_features":
+        feature_blocks(model.vae)
+        distance = None
+    elif config.distance == "lpips":
+        distance = _lpips(config.lpips, model.device)
+    else:
+        distance = DISTANCES[config.distance]
+    return PixelTerm(config.argument, distance, config.band)
+
+
+class Composition:
+    """What the loss of a batch is made of: one or two terms, their weight, and a reward.
+
+    Args:
+        config: the settings, checked.
+        model: what is trained.
+        captions: the distinct prompts of the data.
+        side: of the training images in pixels, the shorter one.
+        on_frozen: told the weight of the second term when ``balance`` has found it.
+
+    Raises:
+        InputError: a metric or weights cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: ObjectiveConfig,
+        model: LatentDiffusion,
+        captions: Sequence[str],
+        side: int,
+        on_frozen: Callable[[float], None] = lambda value: None,
+    ) -> None:
+        self.kinds: tuple[Kind, ...] = KINDS[config.objective]
+        self.pixel = pixel_term(config.pixel, model)
+        self.reward = None if config.reward.metric is None else Reward(config.reward, model, captions, side)
+        self.weight: TermWeight
+        if config.pixel_weight == "balance":
+            self.weight = Balance(config.balance, on_frozen)
+        else:
+            paper = PAPER_WEIGHT[model.backbone]
+            self.weight = FixedWeight(paper if config.pixel_weight is None else config.pixel_weight)
+
+    def total(self, terms: Sequence[Tensor], answer: Answer) -> Terms:
+        """``loss``, the weighted sum of one or two scalars; and ``pixel_weight``, where it is being balanced."""
+        first, *rest = terms
+        if not rest:
+            return {"loss": first}
+        weight = self.weight(first, rest[0], answer.output)
+        logged = {"pixel_weight": torch.tensor(weight)} if isinstance(self.weight, Balance) else {}
+        return {"loss": weighted_sum(first, rest[0], weight), **logged}
+
+    def rewarded(
+        self, terms: Terms, model: LatentDiffusion, answer: Answer, noised: Noised, prompts: Sequence[str]
+    ) -> Terms:
+        """The terms with the reward of the first rows of the batch in the loss, and its mean value."""
+        if self.reward is None:
+            return terms
+        values, scored = self.reward.values(model, answer, noised, prompts)
+        mean = values.sum() / scored.sum().clamp_min(1)
+        return {
+            **terms,
+            "loss": terms["loss"] + self.reward.loss(values),
+            "reward": mean,
+            "rewarded": scored.float().mean(),
+        }
+
+
+def _lpips(weights: Path | None, device: torch.device) -> ImageDistance:
+    metric = load(find("lpips"), weights=str(weights)).to(str(device))
+
+    def distance(decoded: Tensor, decoded_target: Tensor, weight: Tensor | None) -> Tensor:
+        found: Tensor = metric(decoded.float() / 2 + 0.5, decoded_target.float() / 2 + 0.5)
+        return found
+
+    return distance

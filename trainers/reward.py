@@ -1,0 +1,101 @@
+"""Any differentiable metric of the catalogue as a reward on decoded predictions.
+
+As ReFL (ImageReward, arXiv 2304.05977) and AlignProp (arXiv 2310.03739) do, a metric is maximised by gradient through
+the frozen decoder; here from the one-step prediction of a noised training image, without sampling. A reward that is
+maximised for long is hacked: watch metrics that are not trained on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pixeval.catalog import find, load
+from pixeval.encoders import ClipEncoder
+from pixeval.errors import InputError
+from pixeval.protocols import SelectiveScorer
+from trainers.errors import Answer, Argument, Band, Noised, decoder_argument, no_error, rows_within, spread_rows
+from trainers.latent_diffusion import LatentDiffusion
+
+REWARDING = ("quality", "flaws", "alignment")
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """A metric to improve beside the objective."""
+
+    metric: str | None = None
+    """A differentiable metric of one image (see ``pixeval list metrics``); none for no reward."""
+    weight: float = 0.1
+    """Of the reward in the loss; metrics have scales of their own, so look at the metric's range."""
+    argument: Argument = "x0"
+    """x0: the decoded clean prediction, as ReFL and AlignProp; noisy: the decoded re-noised latent of (2)."""
+    band: Band = (0.0, 0.25)
+    """Noise levels at which images are rewarded; by default the last quarter of sampling, as in ReFL."""
+    weights: Path | None = None
+    """Weights of a metric that has none bundled."""
+
+
+class Reward:
+    """The reward of a batch: values per image for the log, and their weighted negative for the loss.
+
+    Raises:
+        InputError: the metric is unknown, not differentiable, compares images with others, or needs something else.
+    """
+
+    def __init__(self, config: RewardConfig, model: LatentDiffusion, captions: Sequence[str], side: int) -> None:
+        spec = find(config.metric or "")
+        if not spec.differentiable or spec.family not in REWARDING:
+            raise InputError(f"{spec.name} cannot be a reward: it must be differentiable and judge single images")
+        if {"questions", "objects"} & set(spec.needs):
+            raise InputError(f"{spec.name} cannot be a reward: it needs questions or objects, which training data lack")
+        if side < spec.min_side:
+            raise InputError(f"{spec.name} needs images of at least {spec.min_side} pixels, training has {side}")
+        device = str(model.device)
+        encoder = ClipEncoder.load().to(device) if "clip" in spec.needs else None
+        weights = None if config.weights is None else str(config.weights)
+        self.config, self.spec = config, spec
+        self._scorer = load(spec, encoder=encoder, captions=captions, weights=weights)
+        if "weights" in spec.needs:
+            self._scorer = self._scorer.to(device)
+        self._sign = 1.0 if spec.higher_is_better else -1.0
+
+    def values(
+        self, model: LatentDiffusion, answer: Answer, noised: Noised, prompts: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Values of the metric for the first rows of a batch, (n,), 0 where there is none; and where there is one.
+
+        Args:
+            prompts: of the n first rows; empty where the prompt was dropped.
+        """
+        n = len(prompts)
+        inside = rows_within(model, noised.t[:n], self.config.band)
+        rows = [row for row in (range(n) if inside is None else inside.tolist()) if self._can_score(prompts[row])]
+        scored = torch.zeros(n, dtype=torch.bool, device=noised.t.device)
+        if not rows:
+            return no_error(answer, n), scored
+        index = torch.tensor(rows, device=noised.t.device)
+        images = model.decode(decoder_argument(answer, noised, self.config.argument)[index]) / 2 + 0.5
+        # Beyond black and white there is nothing to see and no gradient.
+        found = self._scorer(images.clamp(0, 1), [prompts[row] for row in rows]).float()
+        finite = found.isfinite()
+        if not bool(finite.all()):
+            index, rows = index[finite], [row for row, kept in zip(rows, finite.tolist(), strict=True) if kept]
+            if not rows:
+                return no_error(answer, n), scored
+            found = self._scorer(images[finite].clamp(0, 1), [prompts[row] for row in rows]).float()
+        scored[index] = True
+        return spread_rows(found, index, n), scored
+
+    def loss(self, values: Tensor) -> Tensor:
+        """Weighted, negative where higher is better; a scalar, the mean over the batch."""
+        return -self._sign * self.config.weight * values.mean()
+
+    def _can_score(self, prompt: str) -> bool:
+        if not self.spec.needs_prompt:
+            return True
+        if not prompt:  # dropped for classifier-free guidance
+            return False
+        return not isinstance(self._scorer, SelectiveScorer) or self._scorer.hindrance(prompt) is None
