@@ -131,6 +131,9 @@ class Composition:
         on_frozen: Callable[[float], None] = lambda value: None,
     ) -> None:
         self.kinds: tuple[Kind, ...] = KINDS[config.objective]
+        least = find("lpips").min_side
+        if config.pixel.distance == "lpips" and side < least:
+            raise InputError(f"the distance lpips needs images of at least {least} pixels, training has {side}")
         self.pixel = pixel_term(config.pixel, model)
         self.reward = None if config.reward.metric is None else Reward(config.reward, model, captions, side)
         self.weight: TermWeight

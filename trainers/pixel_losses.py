@@ -78,7 +78,7 @@ def feature_distance(
         kept = inliers(wanted, 3 if upsampled < 2 * OUTLIER_SCALE else 5) if upsampled >= OUTLIER_SCALE else None
         here = squares.new_ones(squares.shape) if kept is None else kept.float()
         if weight is not None:
-            here = here * F.adaptive_avg_pool2d(weight, [int(side) for side in squares.shape[-2:]])
+            here = here * F.adaptive_avg_pool2d(weight, (squares.shape[-2], squares.shape[-1]))
         error = (squares * here).flatten(1).sum(1) / here.flatten(1).sum(1).clamp_min(1e-6)
         total, weights = total + error / upsampled, weights + 1 / upsampled
     return total / weights

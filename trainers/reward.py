@@ -49,8 +49,9 @@ class Reward:
         spec = find(config.metric or "")
         if not spec.differentiable or spec.family not in REWARDING:
             raise InputError(f"{spec.name} cannot be a reward: it must be differentiable and judge single images")
-        if {"questions", "objects"} & set(spec.needs):
-            raise InputError(f"{spec.name} cannot be a reward: it needs questions or objects, which training data lack")
+        lacking = sorted({"questions", "objects", "general_clip"} & set(spec.needs))
+        if lacking:
+            raise InputError(f"{spec.name} cannot be a reward: it needs {lacking[0]}, which training has not")
         if side < spec.min_side:
             raise InputError(f"{spec.name} needs images of at least {spec.min_side} pixels, training has {side}")
         device = str(model.device)
