@@ -113,10 +113,9 @@ def load_generator(model: str, sampler: Sampler, device: str = "cpu") -> Pipelin
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     folder = resolve_model(model)
-    if isinstance(folder, Path):
-        check_pipeline_folder(folder)
+    absent = check_pipeline_folder(folder) if isinstance(folder, Path) else {}
     try:
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, sampler.dtype))
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, sampler.dtype), **absent)
     except (OSError, ValueError, RuntimeError, AttributeError, ImportError) as error:
         raise InputError(_first_line(f"cannot load {model}: {error}")) from error
     if "prompt" not in inspect.signature(type(pipeline).__call__).parameters:
@@ -140,8 +139,11 @@ def resolve_model(model: str) -> Path | str:
     return model
 
 
-def check_pipeline_folder(folder: Path) -> None:
+def check_pipeline_folder(folder: Path) -> dict[str, None]:
     """See that a pipeline folder is complete before anything is loaded.
+
+    Returns:
+        The components that its index says it was saved without (SD3's T5, say), which diffusers wants to be told.
 
     Raises:
         InputError: naming the first file that is missing or cut off.
@@ -160,6 +162,7 @@ def check_pipeline_folder(folder: Path) -> None:
             raise InputError(f"{folder} is incomplete: the folder {name}/ is missing. Download the model again.")
     for weights in sorted(folder.rglob("*.safetensors")):
         check_safetensors(weights)
+    return {name: None for name, kind in components.items() if isinstance(kind, list) and kind == [None, None]}
 
 
 def check_safetensors(path: Path) -> None:

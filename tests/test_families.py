@@ -66,6 +66,21 @@ def test_a_stock_step_equals_the_step_from_eps_and_x0(name: str, folders: dict[s
     torch.testing.assert_close(a * found.x0 + s * found.eps, expected, rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def test_v_prediction_with_a_last_step_of_pure_noise(tmp_path: Path) -> None:
+    """As fine-tunes of SD2.x have it: alpha_bar is 0 at the last step, where the stock sampler starts."""
+    folder = save_tiny("sd-v", tmp_path / "model")
+    file = folder / "scheduler" / "scheduler_config.json"
+    changes = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    model, prompts, latents = load(folder), CAPTIONS[:2], draw(0)
+    expected, t = first_stock_step(model.pipeline, latents, prompts)
+    assert t == 999
+    found = model.denoise(latents, torch.tensor([t] * 2), model.encode_prompts(prompts))
+    a, s = model.coefficients(model.pipeline.scheduler.timesteps[1].repeat(2))
+    torch.testing.assert_close(a * found.x0 + s * found.eps, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["sd-epsilon", "pixart-flow"])
 @torch.no_grad()
 def test_decode_is_the_stock_decode_and_encode_its_inverse_scaling(name: str, folders: dict[str, Path]) -> None:
@@ -157,7 +172,7 @@ def truncate(folder: Path, name: str) -> None:
 
 def unsupported(folder: Path) -> None:
     index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxKontextPipeline"}))
 
 
 def flow_without_sigmas(folder: Path) -> None:
@@ -188,7 +203,7 @@ BROKEN: list[tuple[str, Callable[[Path], None], str]] = [
     ("no component", no_component, "vae"),
     ("no tokenizer", lambda f: remove(f, "tokenizer/tokenizer.json"), "cannot be loaded"),
     ("pickled", pickled, "pickled"),
-    ("unsupported", unsupported, "supported are StableDiffusionPipeline, PixArtAlphaPipeline"),
+    ("unsupported", unsupported, "a FluxKontextPipeline cannot be trained yet; supported are StableDiffusionPipeline"),
     ("flow on a diffusion schedule", flow_without_sigmas, "flow"),
 ]
 

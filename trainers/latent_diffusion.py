@@ -45,7 +45,8 @@ class LatentDiffusion(ABC):
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
-        self.vae.to(memory_format=torch.channels_last)
+        if not self.video_vae:
+            self.vae.to(memory_format=torch.channels_last)
         self.denoiser.requires_grad_(True)
 
     @property
@@ -112,7 +113,10 @@ class LatentDiffusion(ABC):
 
     @abstractmethod
     def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning, denoiser: nn.Module) -> Tensor:
-        """The raw output of ``denoiser`` (ours, its wrapped form, or a frozen copy) in its own parametrisation."""
+        """The output of ``denoiser`` (ours, its wrapped form, or a frozen copy) in the parametrisation ``prediction``.
+
+        Where a family counts time the other way or negates its output, that is undone here and nowhere else.
+        """
 
     def sample_timesteps(
         self, n: int, generator: torch.Generator, latent_size: tuple[int, int] | None = None

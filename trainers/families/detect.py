@@ -9,14 +9,28 @@ from diffusers import DiffusionPipeline
 
 from pixeval.errors import InputError
 from pixeval.pipelines import check_pipeline_folder, resolve_model
+from trainers.families.flux import Flux
+from trainers.families.lumina2 import Lumina2
 from trainers.families.pixart import PixArt
+from trainers.families.qwen_image import QwenImage
+from trainers.families.sana import Sana
 from trainers.families.stable_diffusion import StableDiffusion
+from trainers.families.stable_diffusion_3 import StableDiffusion3
+from trainers.families.stable_diffusion_xl import StableDiffusionXL
+from trainers.families.z_image import ZImage
 from trainers.latent_diffusion import LatentDiffusion
 
 FAMILIES: dict[str, type[LatentDiffusion]] = {
     "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
     "PixArtAlphaPipeline": PixArt,
     "PixArtSigmaPipeline": PixArt,
+    "SanaPipeline": Sana,
+    "Lumina2Pipeline": Lumina2,
+    "ZImagePipeline": ZImage,
+    "QwenImagePipeline": QwenImage,
 }
 """Supported pipeline classes, by ``_class_name`` of ``model_index.json``."""
 
@@ -32,10 +46,10 @@ def load(model: Path) -> LatentDiffusion:
     """
     found = resolve_model(str(model))
     folder = found if isinstance(found, Path) else _download(found)
-    name = check_trainable(folder)
+    name, absent = check_trainable(folder), check_pipeline_folder(folder)
     try:
         pipeline = getattr(diffusers, name).from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **absent
         )
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]

@@ -3,7 +3,6 @@
 Trained by epsilon prediction, or by flow matching when the scheduler says ``prediction_type="flow_prediction"``.
 """
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pixeval.errors import InputError
+from pixeval.pipelines import prompt_length
 from trainers.latent_diffusion import Conditioning, LatentDiffusion
 
 
@@ -34,13 +34,12 @@ class PixArt(LatentDiffusion):
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         # As pixeval.pipelines generates: no cleaning, and no padding beyond what the tokenizer was made for.
-        default = inspect.signature(self.pipeline.encode_prompt).parameters["max_sequence_length"].default
         embeddings, mask, _, _ = self.pipeline.encode_prompt(
             list(prompts),
             do_classifier_free_guidance=False,
             device=self.device,
             clean_caption=False,
-            max_sequence_length=min(default, self.pipeline.tokenizer.model_max_length),
+            max_sequence_length=prompt_length(self.pipeline),
         )
         return {"embeddings": embeddings.float(), "mask": mask}
 

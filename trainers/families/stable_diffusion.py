@@ -17,14 +17,7 @@ class StableDiffusion(LatentDiffusion):
     denoiser_name = "unet"
 
     def __init__(self, pipeline: Any) -> None:
-        unet, vae = pipeline.unet.config, pipeline.vae.config
-        if unet.in_channels != vae.latent_channels:
-            raise InputError(
-                f"the U-Net takes {unet.in_channels} channels and the VAE gives {vae.latent_channels}: "
-                "inpainting and image-conditioned models are not supported"
-            )
-        if unet.time_cond_proj_dim is not None:
-            raise InputError("the U-Net expects a guidance embedding (a distilled model); that is not supported")
+        check_unet(pipeline)
         super().__init__(pipeline)
 
     @torch.no_grad()
@@ -37,3 +30,19 @@ class StableDiffusion(LatentDiffusion):
     def predict(self, z_t: Tensor, t: Tensor, conditioning: Conditioning, denoiser: nn.Module) -> Tensor:
         output: Tensor = denoiser(z_t, t, encoder_hidden_states=conditioning["embeddings"], return_dict=False)[0]
         return output
+
+
+def check_unet(pipeline: Any) -> None:
+    """See that a U-Net makes images from text alone.
+
+    Raises:
+        InputError: it takes further channels, or a guidance embedding.
+    """
+    unet, vae = pipeline.unet.config, pipeline.vae.config
+    if unet.in_channels != vae.latent_channels:
+        raise InputError(
+            f"the U-Net takes {unet.in_channels} channels and the VAE gives {vae.latent_channels}: "
+            "inpainting and image-conditioned models are not supported"
+        )
+    if unet.time_cond_proj_dim is not None:
+        raise InputError("the U-Net expects a guidance embedding (a distilled model); that is not supported")
