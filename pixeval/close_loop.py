@@ -12,6 +12,7 @@ from pixeval.pipelines import resolve_model
 from pixeval.rescore import evaluation_metrics, rescore
 from pixeval.runs import Run
 from pixeval.suites import load_prompts
+from trainers.image_to_image import ImageToImageConfig, train_image_to_image
 from trainers.loop import OnCheckpoint, TrainConfig
 from trainers.preference import PreferenceConfig, train_preference
 from trainers.sft import SftConfig, train_sft
@@ -27,6 +28,11 @@ def sft(config: SftConfig) -> Run:
 def preference(config: PreferenceConfig) -> Run:
     """Tune on preferences and, with ``evaluate``, score the starting model and every checkpoint."""
     return close_loop(config, train_preference)
+
+
+def image_to_image(config: ImageToImageConfig) -> Run:
+    """Train a model that turns images into images in one step."""
+    return train_image_to_image(replace(config, model=Path(resolve_model(str(config.model)))))
 
 
 def close_loop(config: Config, train: Callable[[Config, OnCheckpoint | None], Run]) -> Run:

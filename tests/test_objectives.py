@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_model
 from tiny_models import CAPTIONS, RESOLUTION, save_tiny
 from torch import Tensor, nn
 
+from pixeval import cli
 from pixeval.catalog import find
 from pixeval.catalog import load as load_metric
 from pixeval.errors import InputError
@@ -263,7 +264,9 @@ def test_a_step_along_the_reward_improves_the_metric_in_its_direction(name: str,
     values, scored = reward.values(model, ask(model, believer, noised), noised, [*CAPTIONS[:2], ""])
     assert scored.tolist() == [True, True, name != "clip_score"], "without a prompt there is nothing to align with"
     loss = reward.loss(values)
-    assert float(loss) == pytest.approx((0.1 if name == "noise_flaw" else -0.1) * float(values.mean()), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(
+        (0.1 if name == "noise_flaw" else -0.1) * float(values.detach().mean()), rel=1e-5
+    )
     (slope,) = torch.autograd.grad(loss, believer.output)
     with torch.no_grad():
         believer.output -= 0.02 * slope / slope.abs().max()
@@ -448,3 +451,19 @@ def test_charbonnier_weighs_outliers_less_than_squares(world: Path) -> None:
         )
         ratios.append(two / one)
     assert ratios[0] > 1.5 * ratios[1]
+
+
+def test_the_options_are_reached_from_the_command_line() -> None:
+    required = ["--model", "m", "--data", "d", "--out", "o"]
+    words = (
+        "--method ipo --pixel-weight balance --balance.ratio 0.5 --pixel.argument x0 "
+        "--pixel.distance decoder_features --pixel.band 0 0.2 "
+        "--flaws.maps column --flaws.detectors blur_flaw noise_flaw --flaws.kappa 2 "
+        "--reward.metric sharpness --beta-convention half_mean --loser-safety 0.9"
+    )
+    config = cli.parse(PreferenceConfig, required + words.split(), "pixeval train preference", "")
+    assert config.pixel_weight == "balance" and config.balance == BalanceConfig(ratio=0.5)
+    assert config.pixel == PixelConfig("x0", "decoder_features", None, (0.0, 0.2))
+    assert config.flaws == FlawConfig("column", ("blur_flaw", "noise_flaw"), 2.0)
+    assert (config.reward.metric, config.loser_safety, config.beta_convention) == ("sharpness", 0.9, "half_mean")
+    assert cli.parse(SftConfig, [*required, "--pixel-weight", "3"], "pixeval train sft", "").pixel_weight == 3.0

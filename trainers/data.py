@@ -149,11 +149,11 @@ def captioned_latents(
                 maps.append(flaws.map_of(fitted, fit_marks(marks, entry.image, resolution)))
             yield fitted
 
-    posterior = _encode(model, images())
+    posterior = encode_images(model, images())
     if posterior is None:
         reason = f" First problem: {skipped[0].name}: {skipped[0].reason}." if skipped else ""
         raise InputError(f"{source} holds no image with a caption that can be used.{reason}")
-    texts, prompt = _encode_texts(model, captions)
+    texts, prompt = encode_texts(model, captions)
     if flaws is not None:
         flaws.check_found(source)
     return CaptionedLatents(posterior, prompt, texts, tuple(skipped), stacked(maps))
@@ -190,10 +190,10 @@ def paired_latents(
                     maps.append(flaws.map_of(fitted, fit_marks(marks, image, resolution)))
                 yield fitted
 
-    posterior = _encode(model, images())
+    posterior = encode_images(model, images())
     if posterior is None:
         raise InputError(f"{source} holds no preference pair. Make some with 'pixeval pairs'.")
-    texts, prompt = _encode_texts(model, prompts)
+    texts, prompt = encode_texts(model, prompts)
     winner, loser = (Posterior(posterior.mean[i::2], posterior.std[i::2]) for i in (0, 1))
     if flaws is not None:
         flaws.check_found(source)
@@ -359,7 +359,7 @@ def _from_uint8(image: "np.ndarray[Any, Any]") -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
-def _encode(model: LatentDiffusion, images: Iterator[Tensor]) -> Posterior | None:
+def encode_images(model: LatentDiffusion, images: Iterator[Tensor]) -> Posterior | None:
     """Encode in chunks; None when there is no image."""
     parts: list[Posterior] = []
     chunk: list[Tensor] = []
@@ -375,7 +375,8 @@ def _encode(model: LatentDiffusion, images: Iterator[Tensor]) -> Posterior | Non
     return Posterior(torch.cat([p.mean.cpu() for p in parts]), torch.cat([p.std.cpu() for p in parts]))
 
 
-def _encode_texts(model: LatentDiffusion, prompts: list[str]) -> tuple[Texts, Tensor]:
+def encode_texts(model: LatentDiffusion, prompts: list[str]) -> tuple[Texts, Tensor]:
+    """Embeddings of the distinct prompts, the empty one first, and the row of each prompt in them, int64 (N,)."""
     distinct = list(dict.fromkeys(["", *prompts]))
     number = {prompt: i for i, prompt in enumerate(distinct)}
     chunks = [model.encode_prompts(distinct[i : i + CHUNK]) for i in range(0, len(distinct), CHUNK)]

@@ -56,12 +56,14 @@ class FlawMaps:
         self.found = 0
         self._device = device
         self._detectors: list[FlawScorer] = []
+        self._least = 1
         for name in config.detectors:
             spec = find(name)
             detector = load(spec) if spec.family == "flaws" else None
             if not isinstance(detector, FlawScorer):
                 raise InputError(f"{name} has no heat maps; give metrics of the family flaws")
             self._detectors.append(detector)
+            self._least = max(self._least, spec.min_side)
 
     def marks_of(self, name: str) -> Tensor | None:
         """1 x h x w in [0, 1]: the marks of the image called ``name``, where the folder has any.
@@ -89,6 +91,8 @@ class FlawMaps:
             image: 3 x H x W in [-1, 1], as it is trained on.
             marks: 1 x H x W in [0, 1], brought to the same frame.
         """
+        if min(image.shape[1:]) < self._least:
+            raise InputError(f"the flaw detectors need images of {self._least} pixels, training has {image.shape[1:]}")
         seen = image[None].to(self._device) / 2 + 0.5
         heat = [detector.heatmap(seen.clamp(0, 1))[:1].cpu() for detector in self._detectors]
         if marks is not None:

@@ -29,7 +29,7 @@ from trainers.latent_diffusion import LatentDiffusion
 from trainers.loop import Terms, TrainConfig
 from trainers.losses import weighted_sum
 from trainers.pixel_losses import charbonnier, pixel_sft, pyramid
-from trainers.reward import Reward, RewardConfig
+from trainers.reward import Reward, RewardConfig, rewarding
 
 Distance = Literal["squared", "charbonnier", "pyramid", "lpips", "decoder_features"]
 DISTANCES: dict[str, ImageDistance] = {"squared": pixel_sft, "charbonnier": charbonnier, "pyramid": pyramid}
@@ -85,10 +85,10 @@ def check_objective(config: ObjectiveConfig) -> None:
         raise InputError("the distance lpips is one number per image and takes no flaw maps; use another")
     if config.pixel_weight == "balance" and len(KINDS[config.objective]) < 2:
         raise InputError(f"objective {config.objective} has one term only, there is nothing to balance")
-    if isinstance(config.pixel_weight, float) and config.pixel_weight < 0:
+    if isinstance(config.pixel_weight, int | float) and config.pixel_weight < 0:
         raise InputError(f"pixel_weight must not be negative, got {config.pixel_weight}")
-    if config.reward.metric is not None and not config.reward.weight > 0:
-        raise InputError(f"reward.weight must be positive, got {config.reward.weight}; the metric's direction is known")
+    if config.reward.metric is not None:
+        rewarding(config.reward)
 
 
 def pixel_term(config: PixelConfig, model: LatentDiffusion) -> PixelTerm:
@@ -172,7 +172,8 @@ def _lpips(weights: Path | None, device: torch.device) -> ImageDistance:
     metric = load(find("lpips"), weights=str(weights)).to(str(device))
 
     def distance(decoded: Tensor, decoded_target: Tensor, weight: Tensor | None) -> Tensor:
-        found: Tensor = metric(decoded.float() / 2 + 0.5, decoded_target.float() / 2 + 0.5)
+        with torch.autocast(device.type, enabled=False):
+            found: Tensor = metric(decoded.float() / 2 + 0.5, decoded_target.float() / 2 + 0.5)
         return found
 
     return distance

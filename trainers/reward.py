@@ -15,6 +15,7 @@ from torch import Tensor
 from pixeval.catalog import find, load
 from pixeval.encoders import ClipEncoder
 from pixeval.errors import InputError
+from pixeval.metric_spec import MetricSpec
 from pixeval.protocols import SelectiveScorer
 from trainers.errors import Answer, Argument, Band, Noised, decoder_argument, no_error, rows_within, spread_rows
 from trainers.latent_diffusion import LatentDiffusion
@@ -38,20 +39,38 @@ class RewardConfig:
     """Weights of a metric that has none bundled."""
 
 
+def rewarding(config: RewardConfig) -> MetricSpec:
+    """The metric that the settings name; loads nothing.
+
+    Raises:
+        InputError: it is unknown, not differentiable, compares images with others, or needs something else.
+    """
+    spec = find(config.metric or "")
+    if not spec.differentiable or spec.family not in REWARDING:
+        raise InputError(f"{spec.name} cannot be a reward: it must be differentiable and judge single images")
+    lacking = sorted({"questions", "objects", "general_clip"} & set(spec.needs))
+    if lacking:
+        raise InputError(f"{spec.name} cannot be a reward: it needs {lacking[0]}, which training has not")
+    if not config.weight > 0:
+        raise InputError(f"reward.weight must be positive, got {config.weight}; the metric's direction is known")
+    return spec
+
+
 class Reward:
     """The reward of a batch: values per image for the log, and their weighted negative for the loss.
 
+    Args:
+        config: the settings.
+        model: whose predictions are rewarded.
+        captions: the distinct prompts of the data.
+        side: of the training images in pixels, the shorter one.
+
     Raises:
-        InputError: the metric is unknown, not differentiable, compares images with others, or needs something else.
+        InputError: as :func:`rewarding`; or the images are too small, or the weights not usable.
     """
 
     def __init__(self, config: RewardConfig, model: LatentDiffusion, captions: Sequence[str], side: int) -> None:
-        spec = find(config.metric or "")
-        if not spec.differentiable or spec.family not in REWARDING:
-            raise InputError(f"{spec.name} cannot be a reward: it must be differentiable and judge single images")
-        lacking = sorted({"questions", "objects", "general_clip"} & set(spec.needs))
-        if lacking:
-            raise InputError(f"{spec.name} cannot be a reward: it needs {lacking[0]}, which training has not")
+        spec = rewarding(config)
         if side < spec.min_side:
             raise InputError(f"{spec.name} needs images of at least {spec.min_side} pixels, training has {side}")
         device = str(model.device)
@@ -80,19 +99,24 @@ class Reward:
         index = torch.tensor(rows, device=noised.t.device)
         images = model.decode(decoder_argument(answer, noised, self.config.argument)[index]) / 2 + 0.5
         # Beyond black and white there is nothing to see and no gradient.
-        found = self._scorer(images.clamp(0, 1), [prompts[row] for row in rows]).float()
+        found = self._score(images.clamp(0, 1), [prompts[row] for row in rows])
         finite = found.isfinite()
         if not bool(finite.all()):
             index, rows = index[finite], [row for row, kept in zip(rows, finite.tolist(), strict=True) if kept]
             if not rows:
                 return no_error(answer, n), scored
-            found = self._scorer(images[finite].clamp(0, 1), [prompts[row] for row in rows]).float()
+            found = self._score(images[finite].clamp(0, 1), [prompts[row] for row in rows])
         scored[index] = True
         return spread_rows(found, index, n), scored
 
     def loss(self, values: Tensor) -> Tensor:
         """Weighted, negative where higher is better; a scalar, the mean over the batch."""
         return -self._sign * self.config.weight * values.mean()
+
+    def _score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            found: Tensor = self._scorer(images, prompts)
+        return found.float()
 
     def _can_score(self, prompt: str) -> bool:
         if not self.spec.needs_prompt:
