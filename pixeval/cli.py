@@ -54,9 +54,15 @@ VERBS: dict[str, Verb] = {
         "pixeval.run_text:render",
     ),
     "train preference": Verb(
-        "DPO or SimPO on pairs, latent and pixel space",
+        "DPO, SimPO, IPO or MaPO on pairs, latent and pixel space",
         "trainers.preference:PreferenceConfig",
         "pixeval.close_loop:preference",
+        "pixeval.run_text:render",
+    ),
+    "train image-to-image": Verb(
+        "restoration and dense prediction in one step",
+        "trainers.image_to_image:ImageToImageConfig",
+        "pixeval.close_loop:image_to_image",
         "pixeval.run_text:render",
     ),
     "validate": Verb(
