@@ -85,6 +85,13 @@ VERBS: dict[str, Verb] = {
         "pixeval.listing:render",
         positional=True,
     ),
+    "show": Verb(
+        "what low, middle and high values of a metric look like",
+        "pixeval.show:ShowConfig",
+        "pixeval.show:show",
+        "pixeval.show:render",
+        "pixeval.show:failed",
+    ),
     "cache": Verb(
         "what is cached of scores and features",
         "pixeval.scoring.cache:CacheConfig",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pixeval.catalog import CATALOG
+from pixeval.metric_spec import MetricSpec
 from pixeval.published_suites import PUBLISHED
 from pixeval.suites import load_prompts, suite_names
 from pixeval.zoo import BUNDLED
@@ -23,18 +24,7 @@ def listing(config: ListConfig) -> dict[str, Any]:
     """Everything that has a name, as JSON can hold it; unbounded ends of ranges are None."""
     found: dict[str, Any] = {}
     if config.what in ("all", "metrics"):
-        found["metrics"] = [
-            {
-                "name": spec.name,
-                "family": spec.family,
-                "better": "higher" if spec.higher_is_better else "lower",
-                "range": [_bound(spec.low), _bound(spec.high)],
-                "needs": list(spec.needs),
-                "summary": spec.summary,
-                "citation": spec.citation,
-            }
-            for spec in CATALOG
-        ]
+        found["metrics"] = [metric_row(spec) for spec in CATALOG]
     if config.what in ("all", "models"):
         found["models"] = [{"name": name, "installed": folder.is_dir()} for name, folder in BUNDLED.items()]
     if config.what in ("all", "suites"):
@@ -52,6 +42,19 @@ def listing(config: ListConfig) -> dict[str, Any]:
             for suite in PUBLISHED
         ]
     return found
+
+
+def metric_row(spec: MetricSpec) -> dict[str, Any]:
+    """What the list says about a metric, as JSON can hold it; unbounded ends of the range are None."""
+    return {
+        "name": spec.name,
+        "family": spec.family,
+        "better": "higher" if spec.higher_is_better else "lower",
+        "range": [_bound(spec.low), _bound(spec.high)],
+        "needs": list(spec.needs),
+        "summary": spec.summary,
+        "citation": spec.citation,
+    }
 
 
 def _suite(name: str) -> dict[str, Any]:

@@ -75,7 +75,7 @@ PHOTOGRAPHS: dict[Split, tuple[Photograph, ...]] = {
 
 def clean_images(split: Split) -> list[CleanImage]:
     """The bundled images of one set: photographs, icons, drawings by rule, samples of the zoo's U-Net."""
-    return [*_photographs(split), *_icon_sheets(split), *_drawings(split), *_samples(split)]
+    return [*photographs(split), *_icon_sheets(split), *_drawings(split), *_samples(split)]
 
 
 def own_images(folder: Path) -> list[CleanImage]:
@@ -111,14 +111,16 @@ def eight_bit(images: Tensor) -> Tensor:
     return (images.clamp(0, 1) * 255).round() / 255
 
 
-def _photographs(split: Split) -> list[CleanImage]:
+def photographs(split: Split, side: int = SIDE) -> list[CleanImage]:
+    """The photographs of one set as crops of ``side`` pixels, 200 at most."""
     found = []
     folder = Path(str(resources.files("skimage"))) / "data"
     for photograph in PHOTOGRAPHS[split]:
         whole = F.avg_pool2d(read_image(folder / photograph.file)[None], photograph.reduce)[0]
         stem = photograph.file.partition(".")[0]
         for number, (row, column) in enumerate(photograph.corners):
-            pixels = eight_bit(whole[:, row : row + SIDE, column : column + SIDE])
+            top, left = min(row, whole.shape[1] - side), min(column, whole.shape[2] - side)
+            pixels = eight_bit(whole[:, top : top + side, left : left + side])
             found.append(CleanImage(f"{stem}-{number}", "photograph", stem, pixels))
     return found
 
