@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from pixeval.errors import InputError
 from pixeval.preprocess import prepare
 from pixeval.zoo import CLIP as BUNDLED
 
+Precision = Literal["float32", "bfloat16"]
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
 PROBE = "The quick brown fox (1,234) jumps over 5 lazy dogs, naïvely."
 """Tokenised into the fingerprint, since the same weights with another tokenizer give other features."""
@@ -27,22 +28,31 @@ class ClipEncoder:
     differentiably. Weights are frozen; the caller decides about gradients to the images.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, bundled: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, bundled: bool = False, precision: Precision = "float32"
+    ) -> None:
+        self.precision = precision
+        """Arithmetic of the image side; features come as float32 in any case."""
         self.bundled = bundled
         """Whether this is the bundled model, which knows nothing but captions of icons."""
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.preprocess: dict[str, Any] = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
         self.fingerprint = _fingerprint(self.model, tokenizer, self.preprocess)
+        if precision != "float32":
+            self.fingerprint += f"-{precision}"
 
     @classmethod
-    def load(cls, name: str = "bundled", device: str = "cpu") -> "ClipEncoder":
+    def load(cls, name: str = "bundled", device: str = "cpu", precision: Precision = "float32") -> "ClipEncoder":
         """The bundled model, a local open_clip folder, or a published model.
 
         Args:
             name: ``bundled``; a folder with ``open_clip_config.json``, safetensors weights and tokenizer files;
                 ``hf-hub:owner/model``; or ``ARCHITECTURE/PRETRAINED`` as open_clip lists them
                 (``ViT-B-32/laion2b_s34b_b79k``). The last two download on first use.
+            device: where its weights go.
+            precision: of the image side. With bfloat16 the bundled CLIP's cosines times 100 moved by 0.05 on average
+                and 0.26 at most (128 held-out icons, three captions; their standard deviation is 27).
 
         Raises:
             InputError: there is no such model, or its files are incomplete.
@@ -50,16 +60,17 @@ class ClipEncoder:
         path = BUNDLED if name == "bundled" else Path(name)
         if name == "bundled" or path.is_dir():
             _check_folder(path)
-            return cls(*_create(f"local-dir:{path}", None, name), bundled=name == "bundled").to(device)
+            created = _create(f"local-dir:{path}", None, name)
+            return cls(*created, bundled=name == "bundled", precision=precision).to(device)
         if name.startswith("hf-hub:"):
-            return cls(*_create(name, None, name)).to(device)
+            return cls(*_create(name, None, name), precision=precision).to(device)
         architecture, _, tag = name.partition("/")
         if not tag or not _is_published(architecture, tag):
             raise InputError(
                 f"unknown CLIP {name!r}: neither a folder, nor 'hf-hub:owner/model', nor an ARCHITECTURE/PRETRAINED "
                 "pair of open_clip such as 'ViT-B-32/laion2b_s34b_b79k'"
             )
-        return cls(*_create(architecture, tag, name)).to(device)
+        return cls(*_create(architecture, tag, name), precision=precision).to(device)
 
     def to(self, device: str) -> "ClipEncoder":
         """Move the weights; returns itself."""
@@ -85,7 +96,9 @@ class ClipEncoder:
 
     def __call__(self, images: Tensor) -> Tensor:
         """N x 3 x H x W in [0, 1] -> N x D float32 of unit length."""
-        features = self.model.encode_image(self.prepare(images.to(self.device)))  # type: ignore[operator]
+        prepared = self.prepare(images.to(self.device))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            features = self.model.encode_image(prepared)  # type: ignore[operator]
         return F.normalize(features.float(), dim=-1)
 
     def prepare(self, images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from tiny_clip import CAPTIONS, CONTEXT, tiny_clip, write_tiny_clip
 
 from pixeval.encoders import ClipEncoder
 from pixeval.errors import InputError
+from pixeval.zoo.icons import load_icons
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +125,14 @@ def test_long_prompts_are_split_with_the_tokenizer_of_open_clip_too(kind: type[t
     given = [int(t) for row in encoder.tokenizer([text for text, _ in parts]) for t in row if 0 < t < 49406]
     assert given == encoder.tokenizer.encode(prompt)
     assert not torch.allclose(encoder.encode_text([prompt]), encoder.encode_text([prompt + " again"]))
+
+
+def test_half_precision_is_close_and_has_a_fingerprint_of_its_own() -> None:
+    images = torch.from_numpy(load_icons("heldout").images[:16]).permute(0, 3, 1, 2).float() / 255
+    whole, half = ClipEncoder.load(), ClipEncoder.load(precision="bfloat16")
+    assert half.fingerprint != whole.fingerprint
+    with torch.no_grad():
+        cosines = (whole(images) * half(images)).sum(1)
+        assert half(images).dtype == torch.float32
+    assert float(cosines.min()) > 0.999
+    assert float(cosines.min()) < 1 - 1e-7  # it is another arithmetic

@@ -17,14 +17,13 @@ from torch import Tensor
 from pixeval.folder import ImageSet
 from pixeval.images import UnreadableImage, decode_image
 from pixeval.records import Sample
+from pixeval.scoring.memory import batch_pixels
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 
 READERS = 2
 """Threads that read and decode while metrics run; each holds one chunk."""
-MAX_BATCH_PIXELS = 2**22
-"""Larger batches are cut further; four megapixels of float32 RGB are 50 MB, and filters need several of them."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,9 @@ def read_chunk(images: ImageSet, samples: tuple[Sample, ...]) -> Chunk:
     return Chunk(samples, contents, reasons)
 
 
-def decode_chunk(chunk: Chunk, device: str = "cpu") -> tuple[list[Batch], dict[str, str]]:
-    """Batches of equal size, and the reasons for the samples that are in none."""
+def decode_chunk(chunk: Chunk, device: str) -> tuple[list[Batch], dict[str, str]]:
+    """Batches of equal size on the CPU, of as many pixels as ``device`` takes; and the reasons for the samples that are
+    in none."""
     reasons = dict(chunk.reasons)
     by_size: dict[tuple[int, ...], list[tuple[Sample, Tensor]]] = {}
     for sample in chunk.samples:
@@ -91,10 +91,10 @@ def decode_chunk(chunk: Chunk, device: str = "cpu") -> tuple[list[Batch], dict[s
         by_size.setdefault(tuple(image.shape), []).append((sample, image))
     batches = []
     for shape, members in by_size.items():
-        step = max(1, MAX_BATCH_PIXELS // (shape[1] * shape[2]))
+        step = max(1, batch_pixels(device) // (shape[1] * shape[2]))
         for start in range(0, len(members), step):
             part = members[start : start + step]
-            images = torch.stack([image for _, image in part]).to(device)
+            images = torch.stack([image for _, image in part])
             batches.append(Batch(tuple(sample for sample, _ in part), images))
     return batches, reasons
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from pixeval.catalog import CATALOG, load, select
-from pixeval.encoders import ClipEncoder
+from pixeval.encoders import ClipEncoder, Precision
 from pixeval.errors import InputError
 from pixeval.folder import ImageSet, folder_run
 from pixeval.metric_spec import FAMILIES, MetricSpec
@@ -22,6 +22,7 @@ from pixeval.scoring.cache import Cache, open_cache
 from pixeval.scoring.features import FeatureStore
 from pixeval.scoring.heatmaps import write_heatmaps
 from pixeval.scoring.image_pass import FAILED, NOT_FINITE, ImagePass, LoadedMetric, References
+from pixeval.scoring.memory import chunk_images
 from pixeval.scoring.set_pass import score_sets
 from pixeval.scoring.shards import ALONE, Shard, current_shard
 from pixeval.scoring.summary import summarise
@@ -58,10 +59,14 @@ class ScoreConfig:
     or an ARCHITECTURE/PRETRAINED pair of open_clip."""
     weights: tuple[str, ...] = ()
     """NAME=PATH for each metric whose weights are not bundled, as in 'laion_aesthetic=head.safetensors'."""
-    batch_size: int = 16
-    """Images in one chunk; halved where the device runs out of memory. Other sizes may change the last digits."""
+    batch_size: int | None = None
+    """Images in one chunk; none for what suits the device's memory, which is halved where it runs out all the same.
+    Other sizes may change the last digits."""
     device: str = "cpu"
     """Where metrics and encoder run: 'cpu', 'cuda' (under 'accelerate launch' each process takes its own), 'mps'."""
+    precision: Precision = "float32"
+    """Arithmetic of the CLIP's image encoder; 'bfloat16' is faster on GPUs and moves scores in their third digit. All
+    other metrics keep float32: their numbers do not survive less."""
     heatmaps: bool = False
     """Also write the heat map of every flaw metric laid over every image, as heatmaps/METRIC/SAMPLE.png in the run."""
     engine: Engine = "local"
@@ -83,8 +88,9 @@ def score(config: ScoreConfig) -> dict[str, Any] | None:
     check_device(device)
     if config.engine == "ray" and shard.count > 1:
         raise InputError("--engine ray shares the images out itself; start it without accelerate launch or torchrun")
-    if config.batch_size < 1:
-        raise InputError(f"batch size {config.batch_size} is not positive; give 1 or more")
+    batch_size = chunk_images(device) if config.batch_size is None else config.batch_size
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size} is not positive; give 1 or more")
     is_run = (config.target / "run.json").exists()
     if not is_run and not config.target.is_dir():
         raise InputError(f"{config.target} does not exist or is not a folder; give a run or a folder of images")
@@ -106,7 +112,7 @@ def score(config: ScoreConfig) -> dict[str, Any] | None:
         reference=config.reference,
         suite=load_prompts(config.suite) if config.suite is not None else (),
         weights=parse_weights(config.weights, CATALOG),
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         device=device,
         progress=True,
         cache=open_cache(config.cache),
@@ -118,7 +124,7 @@ def score(config: ScoreConfig) -> dict[str, Any] | None:
     summary = summarise(run, names, left_out)
     if config.heatmaps:
         flaws = [LoadedMetric(spec, load(spec)) for spec in specs if spec.family == "flaws" and not spec.needs]
-        summary["heatmaps"] = write_heatmaps(run, flaws, config.batch_size, device, progress=True)
+        summary["heatmaps"] = write_heatmaps(run, flaws, batch_size, device, progress=True)
     return summary
 
 
@@ -239,7 +245,7 @@ def choose(config: ScoreConfig, device: str) -> tuple[tuple[MetricSpec, ...], Cl
     encoder = None
     if any("clip" in spec.needs for spec in specs):
         try:
-            encoder = ClipEncoder.load(config.clip, device)
+            encoder = ClipEncoder.load(config.clip, device, config.precision)
         except InputError as error:
             if config.metrics or config.clip != "bundled":
                 raise

@@ -46,8 +46,9 @@ def write_heatmaps(
                 batches, reasons = decode_chunk(read_chunk(images, samples), device)
                 failed.update(reasons[s.id] for s, _ in missing if s.id in reasons)
                 for batch in batches:
+                    moved = Batch(batch.samples, batch.images.to(device))
                     for metric in wanted:
-                        written += _write_batch(root, batch, metric, failed)
+                        written += _write_batch(root, moved, metric, failed)
             bar.update(len(samples))
     return {"folder": str(root), "written": written, "there": there, "failed": dict(failed)}
 

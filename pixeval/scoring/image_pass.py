@@ -108,7 +108,7 @@ class ImagePass:
 
         def read() -> Prepared:
             chunk = read_chunk(self.images, samples)
-            return decode_chunk(chunk) if missing else ([], chunk.reasons)
+            return decode_chunk(chunk, self.device) if missing else ([], chunk.reasons)
 
         return read
 
