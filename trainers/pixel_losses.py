@@ -61,8 +61,8 @@ def feature_distance(
 
     ``sum_l w_l E_l / sum_l w_l``, where E_l is the mean squared difference of layer l in units of its channels'
     standard deviations, leaving out outliers (:func:`inliers`), and w_l is the inverse of how much the layer has been
-    upsampled. Deviations are those of the target's features, as the authors' public implementation recommends
-    ("shared"): a scale that the prediction cannot change.
+    upsampled. Deviations are those of the target's features, a scale that the prediction cannot change; the authors'
+    implementation for diffusers takes its scale from there too, as a norm over the channels at each place.
 
     Args:
         features: of the prediction, each N x C_l x H_l x W_l, from the latent's resolution up.
