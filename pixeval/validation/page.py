@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -223,7 +224,7 @@ def draw_examples(images: Sequence[CleanImage], names: Sequence[str], path: Path
                 with torch.no_grad():
                     heat = load(find(flaw.detector)).heatmap(planted.pixels[None])[0]
                 laid = outlined(overlay(planted.pixels, heat), planted.mask)
-                tiles.append(_boxed(torch.cat((planted.pixels, laid), 2)))
+                tiles.append(_named(_boxed(torch.cat((planted.pixels, laid), 2)), flaw.name.replace("_", " ")))
                 break
     if not tiles:
         return
@@ -241,3 +242,11 @@ def _boxed(pixels: Tensor) -> Tensor:
         pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
     height, width = pixels.shape[-2:]
     return F.pad(pixels, (4, 324 - width, 4, 164 - height), value=1.0)
+
+
+def _named(tile: Tensor, name: str) -> Tensor:
+    """With the name of the flaw on a strip above."""
+    strip = Image.new("L", (tile.shape[2], 20), 255)
+    ImageDraw.Draw(strip).text((5, 3), name, fill=0, font=ImageFont.load_default(size=13))
+    above = torch.from_numpy(np.array(strip)).float().div(255).expand(3, -1, -1)
+    return torch.cat((above, tile), 1)
