@@ -13,9 +13,10 @@ from pixeval.rescore import evaluation_metrics, rescore
 from pixeval.runs import Run
 from pixeval.suites import load_prompts
 from trainers.image_to_image import ImageToImageConfig, train_image_to_image
-from trainers.loop import OnCheckpoint, TrainConfig
+from trainers.loop import OnCheckpoint
 from trainers.preference import PreferenceConfig, train_preference
 from trainers.sft import SftConfig, train_sft
+from trainers.train_config import TrainConfig
 
 Config = TypeVar("Config", bound=TrainConfig)
 

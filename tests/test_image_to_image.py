@@ -16,7 +16,7 @@ from pixeval.errors import InputError
 from trainers.families.detect import load
 from trainers.flaw_maps import FlawConfig
 from trainers.image_to_image import RECONSTRUCTION, ImageToImageConfig, blurred, train_image_to_image, translate
-from trainers.loop import read_log
+from trainers.training_log import read_log
 
 
 def paint(path: Path, seed: int) -> None:

@@ -27,13 +27,13 @@ from trainers.errors import PixelTerm, add_noise, ask, decoder_argument, errors,
 from trainers.families.detect import load
 from trainers.flaw_maps import FlawConfig, FlawMaps
 from trainers.latent_diffusion import LatentDiffusion
-from trainers.loop import read_log
 from trainers.objective import PixelConfig
 from trainers.pixel_losses import charbonnier, emphasis, pixel_sft
 from trainers.preference import PreferenceConfig, pair_weights, train_preference
 from trainers.reward import Reward, RewardConfig
 from trainers.schedules import target
 from trainers.sft import SftConfig, train_sft
+from trainers.training_log import read_log
 
 MODELS = ("sd-epsilon", "sd-v", "sd-x0", "pixart-flow")
 

@@ -30,10 +30,10 @@ from trainers.checkpoint import recover_directory
 from trainers.data import batch_rows, captioned_latents, fit_image, paired_latents, read_captioned
 from trainers.families.detect import load
 from trainers.latents import Posterior
-from trainers.loop import read_log
 from trainers.objective import Composition
 from trainers.preference import PreferenceConfig, preference_loss, train_preference
 from trainers.sft import SftConfig, train_sft
+from trainers.training_log import read_log
 
 FAMILIES = ("sd-epsilon", "pixart-flow")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pixeval.errors import InputError
-from trainers.loop import Stateful
+from trainers.checkpoint import Stateful
 
 
 @dataclass(frozen=True)

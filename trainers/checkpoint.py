@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +18,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pixeval.errors import InputError
+
+
+class Stateful(Protocol):
+    """Something that a checkpoint keeps beside weights and optimiser."""
+
+    def state(self) -> dict[str, Any]:
+        """What is kept, as JSON can hold it."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state` gave."""
+        ...
 
 
 def save_state(

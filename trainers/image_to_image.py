@@ -27,9 +27,10 @@ from trainers.errors import Answer, Kind, Objective
 from trainers.flaw_maps import FlawMaps
 from trainers.latent_diffusion import LatentDiffusion
 from trainers.latents import Posterior
-from trainers.loop import Loss, OnCheckpoint, Terms, train
+from trainers.loop import OnCheckpoint, train
 from trainers.losses import mean_square
 from trainers.objective import Composition, ObjectiveConfig
+from trainers.optimizer_step import Loss, Terms
 from trainers.start import start
 
 TRAINER = "image-to-image"

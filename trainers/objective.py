@@ -26,10 +26,11 @@ from trainers.errors import (
 )
 from trainers.flaw_maps import FlawConfig
 from trainers.latent_diffusion import LatentDiffusion
-from trainers.loop import Terms, TrainConfig
 from trainers.losses import weighted_sum
+from trainers.optimizer_step import Terms
 from trainers.pixel_losses import charbonnier, pixel_sft, pyramid
 from trainers.reward import Reward, RewardConfig, rewarding
+from trainers.train_config import TrainConfig
 
 Distance = Literal["squared", "charbonnier", "pyramid", "lpips", "decoder_features"]
 DISTANCES: dict[str, ImageDistance] = {"squared": pixel_sft, "charbonnier": charbonnier, "pyramid": pyramid}

@@ -16,8 +16,9 @@ from trainers.data import PairedLatents, batch_rows, paired_latents
 from trainers.errors import Answer, Kind, Noised, add_noise, ask, errors, measure
 from trainers.flaw_maps import rows_of
 from trainers.latent_diffusion import LatentDiffusion
-from trainers.loop import Loss, OnCheckpoint, Terms, train
+from trainers.loop import OnCheckpoint, train
 from trainers.objective import Composition, ObjectiveConfig
+from trainers.optimizer_step import Loss, Terms
 from trainers.pixel_losses import emphasis
 from trainers.preference_losses import (
     CONVENTIONS,

@@ -11,8 +11,9 @@ from trainers.data import CaptionedLatents, batch_rows, captioned_latents
 from trainers.errors import add_noise, ask, measure
 from trainers.flaw_maps import rows_of
 from trainers.latent_diffusion import LatentDiffusion
-from trainers.loop import Loss, OnCheckpoint, Terms, train
+from trainers.loop import OnCheckpoint, train
 from trainers.objective import Composition, ObjectiveConfig
+from trainers.optimizer_step import Loss, Terms
 from trainers.pixel_losses import emphasis
 from trainers.start import start
 

@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from pixeval.errors import InputError
 from pixeval.runs import Run
 from trainers.data import Skipped, Texts, batch_rows
 from trainers.families.detect import load
 from trainers.flaw_maps import FlawMaps
 from trainers.latent_diffusion import LatentDiffusion
 from trainers.latents import Posterior
-from trainers.loop import check_settings, make_accelerator, start_run, training_resolution
 from trainers.objective import Composition, ObjectiveConfig, check_objective
 from trainers.probes import check_sign
+from trainers.train_config import TrainConfig, check_settings, start_run
 
 
 class TrainingData(Protocol):
@@ -85,3 +88,22 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
     run = start_run(config, trainer)
     (run.path / "skipped.json").write_text(json.dumps([entry._asdict() for entry in data.skipped], indent=1) + "\n")
     return Started(accelerator, model, data, run, composition)
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """accelerate on the device of the settings; several processes when started by ``accelerate launch``."""
+    # One process may train several times with different settings; accelerate keeps the first one's otherwise.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    return Accelerator(cpu=config.device == "cpu", mixed_precision=config.mixed_precision)
+
+
+def training_resolution(model: LatentDiffusion, config: TrainConfig) -> tuple[int, int]:
+    """Height and width of the training images.
+
+    Raises:
+        InputError: the model cannot make images of that size.
+    """
+    height, width = model.resolution if config.resolution is None else (config.resolution, config.resolution)
+    if height % model.side_multiple or width % model.side_multiple:
+        raise InputError(f"resolution must be a multiple of {model.side_multiple} for this model, got {height}x{width}")
+    return height, width

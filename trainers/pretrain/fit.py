@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.checkpoint import load_state, recover_directory, save_state
-from trainers.loop import fast_attention, update_average
+from trainers.optimizer_step import fast_attention, update_average
 
 Trained = TypeVar("Trained", bound=nn.Module)
 Loss = Callable[[torch.Generator, float], dict[str, Tensor]]
