@@ -214,7 +214,7 @@ def tiny_sana() -> SanaPipeline:
     transformer = SanaTransformer2DModel(
         patch_size=1, in_channels=CHANNELS, out_channels=CHANNELS, num_layers=1, num_attention_heads=2,
         attention_head_dim=4, num_cross_attention_heads=2, cross_attention_head_dim=4, cross_attention_dim=8,
-        caption_channels=WIDTH, sample_size=RESOLUTION // 2,
+        caption_channels=WIDTH, sample_size=RESOLUTION // 2, timestep_scale=0.5,
     )  # fmt: skip
     autoencoder = AutoencoderDC(
         in_channels=3, latent_channels=CHANNELS, attention_head_dim=2, encoder_block_types=("ResBlock",) * 2,
