@@ -58,6 +58,22 @@ class References:
                 found[sample.id] = match
         return cls(reference, found)
 
+    def read(self, batch: Batch, which: Sequence[int]) -> tuple[dict[int, Tensor], dict[int, str]]:
+        """The reference images of some of a batch, 3 x H x W, by position, and why others have none of use."""
+        found, reasons = {}, {}
+        for i in which:
+            try:
+                reference = read_image(self.images.file(self.by_sample[batch.samples[i].id]))
+            except UnreadableImage as error:
+                reasons[i] = f"reference: {error}"
+                continue
+            if reference.shape == batch.images.shape[1:]:
+                found[i] = reference
+            else:
+                sizes = [f"{width}x{height}" for height, width in (batch.images.shape[-2:], reference.shape[-2:])]
+                reasons[i] = f"the image has {sizes[0]} pixels and its reference {sizes[1]}; they must be equal"
+        return found, reasons
+
 
 class ImagePass:
     """Scores a set of images and puts the rows into a table; see :meth:`run`."""
@@ -76,6 +92,8 @@ class ImagePass:
         self.images, self.metrics, self.table = images, metrics, table
         self.features, self.references, self.device = features, references, device
         self.cache, self.keep_features = cache, keep_features
+        self._read: tuple[Batch, dict[int, Tensor], dict[int, str]] | None = None
+        """The batch whose references were read last, and what :meth:`References.read` gave."""
 
     def run(self, batch_size: int, save_every: int, progress: bool, shard: Shard = ALONE) -> None:
         """Score what is missing, in fixed chunks; the table is saved every ``save_every`` images and at the end.
@@ -182,7 +200,7 @@ class ImagePass:
         """A value or a reason for each of the samples ``able``."""
         images, samples = batch.images[able], [batch.samples[i] for i in able]
         if metric.spec.family == "reference":
-            return [self._against_reference(image, s, metric) for image, s in zip(images, samples, strict=True)]
+            return self._against_references(batch, able, metric)
         if "clip" in metric.spec.needs:
             features = self.features
             assert features is not None
@@ -198,17 +216,22 @@ class ImagePass:
             return guarded(lambda which: metric.scorer(images[which], [prompts[i] for i in which]), len(able))
         return guarded(lambda which: metric.scorer(images[which]), len(able))
 
-    def _against_reference(self, image: Tensor, sample: Sample, metric: LoadedMetric) -> float | str:
+    def _against_references(self, batch: Batch, able: list[int], metric: LoadedMetric) -> list[float | str]:
+        """The references of a batch are read once for all metrics that compare with them."""
         assert self.references is not None
-        match = self.references.by_sample[sample.id]
-        try:
-            reference = read_image(self.references.images.file(match)).to(self.device)
-        except UnreadableImage as error:
-            return f"reference: {error}"
-        if reference.shape != image.shape:
-            sizes = [f"{t.shape[2]}x{t.shape[1]}" for t in (image, reference)]
-            return f"the image has {sizes[0]} pixels and its reference {sizes[1]}; they must be equal"
-        return guarded(lambda _: metric.scorer(image[None], reference[None]), 1)[0]
+        if self._read is None or self._read[0] is not batch:
+            self._read = (batch, *self.references.read(batch, able))
+        _, found, reasons = self._read
+        paired = [i for i in able if i in found]
+
+        def compare(which: list[int]) -> Tensor:
+            rows = [paired[k] for k in which]
+            against = torch.stack([found[i] for i in rows]).to(self.device)
+            values: Tensor = metric.scorer(batch.images[rows], against)
+            return values
+
+        values = dict(zip(paired, guarded(compare, len(paired)) if paired else [], strict=True))
+        return [values[i] if i in values else reasons[i] for i in able]
 
     def _hindrance(self, sample: Sample, metric: LoadedMetric) -> str | None:
         """Why there can be no value, as far as that can be told without the image."""
