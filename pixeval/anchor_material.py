@@ -192,7 +192,8 @@ SHARES: dict[Drift, tuple[float, ...]] = {
     "blurred": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
     "repeated": (0.0, 0.3, 0.5, 0.7, 0.9, 1.0),
 }
-LEAST_SET = 128
+LEAST_SET = 256
+"""Images in a set; metrics of overlap do not react in thinner ones."""
 
 
 def icon_sets(count: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,16 @@ class Anchors:
     """Examples; the first is the clearest."""
     fingerprint: str
     """Of the metric."""
+    higher_is_better: bool
+
+    @property
+    def follows(self) -> bool:
+        """Whether the medians at the first, middle and last degree that have one are in the metric's direction."""
+        medians = [degree.median for degree in self.degrees if degree.median is not None]
+        chosen = [medians[0], medians[len(medians) // 2], medians[-1]] if len(medians) > 2 else medians
+        falling = all(a > b for a, b in pairwise(chosen))
+        rising = all(a < b for a, b in pairwise(chosen))
+        return falling if self.higher_is_better else rising
 
     @property
     def ends(self) -> tuple[Picture, ...]:
@@ -147,7 +158,14 @@ def _of_images(spec: MetricSpec, scorer: Any, device: str) -> Anchors:
     degrees = _degrees(names, series)
     kinds = {one.kind for one in series}
     noun = "photographs" if kinds == {"photograph"} else "images"
-    return Anchors(f"{made_of}; {len(series)} bundled {noun}", change.unit, degrees, tuple(shown), scorer.fingerprint)
+    return Anchors(
+        f"{made_of}; {len(series)} bundled {noun}",
+        change.unit,
+        degrees,
+        tuple(shown),
+        scorer.fingerprint,
+        spec.higher_is_better,
+    )
 
 
 _WORSE = {"softness": "a slight blur", "contrast": "less contrast", "colour": "less colour", "darkness": "less light"}
@@ -214,7 +232,7 @@ def _of_captions(spec: MetricSpec, encoder: ClipEncoder | None, weights: str | N
     if "captions" in spec.needs:
         made_of += f", among {len(captions)} captions"
     shown = _examples(series, spec.higher_is_better)
-    return Anchors(made_of, "", _degrees(names, series), tuple(shown), scorer.fingerprint)
+    return Anchors(made_of, "", _degrees(names, series), tuple(shown), scorer.fingerprint, spec.higher_is_better)
 
 
 def _prompted(
@@ -264,7 +282,7 @@ def _of_sets(spec: MetricSpec, encoder: ClipEncoder | None, device: str) -> Anch
     series = [Series(f"{count} icons", "set", tuple(pictures))]
     degrees = _degrees(drift_titles(drift), series)
     made_of = f"sets of {count} bundled icons, {what}{with_reference}"
-    return Anchors(made_of, "", degrees, tuple(series), metric.fingerprint)
+    return Anchors(made_of, "", degrees, tuple(series), metric.fingerprint, spec.higher_is_better)
 
 
 def _degrees(names: Sequence[str], series: Sequence[Series]) -> tuple[Degree, ...]:

@@ -35,6 +35,10 @@ NEEDS: dict[Need, str] = {
     "objects": "the objects of each prompt",
 }
 
+NOT_FOLLOWING = (
+    "The metric does not follow this change from step to step: take the pictures as examples, not as a scale."
+)
+
 
 @dataclass(frozen=True)
 class ShowConfig:
@@ -153,11 +157,13 @@ def facts(metric: dict[str, Any]) -> list[tuple[str, str]]:
     """The entry as names and values for people."""
     low, high = (("-∞", "∞")[k] if bound is None else f"{bound:g}" for k, bound in enumerate(metric["range"]))
     unit = f", in {metric['unit']}" if metric["unit"] else ""
-    needs = [*metric["needs_in_words"], f"images of at least {metric['min_side']} pixels a side"]
+    needs = list(metric["needs_in_words"])
+    if metric["min_side"] > 1:
+        needs.append(f"images of at least {metric['min_side']} pixels a side")
     rows = [
         ("better", metric["better"]),
         ("range", f"{low} to {high}{unit}"),
-        ("needs", "; ".join(needs)),
+        ("needs", "; ".join(needs) or "nothing"),
         ("weights", metric["weights"] + (f"; {metric['weights_format']}" if metric["weights_format"] else "")),
         ("gradients", "yes" if metric["differentiable"] else "no"),
         ("source", metric["citation"]),
@@ -176,6 +182,7 @@ def _anchor_data(anchors: "Anchors") -> dict[str, Any]:
         "made_of": anchors.made_of,
         "unit": anchors.unit or None,
         "fingerprint": anchors.fingerprint,
+        "follows": anchors.follows,
         **{name: _picture_data(p) | {"of": anchors.series[0].name} for name, p in zip(names, ends, strict=True)},
         "degrees": [
             {
@@ -261,6 +268,8 @@ def _anchor_lines(anchors: dict[str, Any]) -> str:
     unit = f" ({anchors['unit']})" if anchors["unit"] else ""
     width = max(len(row["title"]) for row in anchors["degrees"]) + 2
     lines += ["", *textwrap.wrap(f"{anchors['made_of']}{unit}", 100)]
+    if not anchors["follows"]:
+        lines.append(NOT_FOLLOWING)
     single = max(row["n"] for row in anchors["degrees"]) < 2
     if not single:
         lines.append(f"  {'':{width}}{'median':>9}  {'middle half':22}{'n':>4}")

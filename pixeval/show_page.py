@@ -12,7 +12,7 @@ from pixeval.anchors import Anchors, Degree, Picture, Series
 from pixeval.own_scores import OwnScores, Placed
 from pixeval.pictures import inline
 from pixeval.scoring.heatmap_overlay import outlined, overlay
-from pixeval.show import facts
+from pixeval.show import NOT_FOLLOWING, facts
 
 STYLE = """
 :root { color-scheme: light dark; --bg: #fff; --panel: #f5f6f8; --ink: #16191d; --soft: #566069; --line: #dde1e6;
@@ -71,7 +71,8 @@ figcaption strong { color: var(--ink); font-size: 1rem; display: block; }
 .histogram { max-width: 44rem; } .histogram .track { margin-top: 0.3rem; height: 0.6rem; background: none; }
 .histogram .track b { height: 0.6rem; }
 table { border-collapse: collapse; margin: 0.8rem 0; font-size: 0.92rem; }
-th { text-align: left; font-size: 0.82rem; color: var(--soft); } th, td { padding: 0.3rem 1rem 0.3rem 0;
+th { text-align: left; font-size: 0.82rem; color: var(--soft); white-space: nowrap; }
+th, td { padding: 0.3rem 1rem 0.3rem 0;
   border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 footer { color: var(--soft); font-size: 0.86rem; margin-top: 3rem; }
@@ -98,16 +99,16 @@ class Page:
     def html(self) -> str:
         """The whole page."""
         metric = self.found["metric"]
-        name = escape(metric["name"])
+        name = _text(metric["name"])
         blocks = [self._head(metric)]
         if self.found["missing"]:
-            blocks.append(f'<p class="warn">{escape(self.found["missing"])}</p>')
+            blocks.append(f'<p class="warn">{_text(self.found["missing"])}</p>')
         if self.own is not None:
             blocks.append(self._own(self.own))
         if self.anchors is not None:
             blocks += [self._ends(self.anchors), self._degrees(self.anchors), self._series(self.anchors)]
             blocks.append(
-                f"<footer><p>pixeval {escape(__version__)}; metric <code>{escape(self.anchors.fingerprint)}</code>. "
+                f"<footer><p>pixeval {_text(__version__)}; metric <code>{_text(self.anchors.fingerprint)}</code>. "
                 "Every value on this page was computed by the metric when the page was made.</p></footer>"
             )
         return (
@@ -124,20 +125,20 @@ class Page:
         rows = facts(metric)
         caution = dict(rows)["caution"]
         listed = "".join(
-            f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>" for key, text in rows if key not in ("caution", "better")
+            f"<dt>{_text(key)}</dt><dd>{_text(text)}</dd>" for key, text in rows if key not in ("caution", "better")
         )
         direction = "↑ higher is better" if self.higher_is_better else "↓ lower is better"
         return (
-            f'<p class="over">pixeval · {escape(metric["family"])}</p><h1>{escape(metric["name"])}</h1>'
-            f"<p>{escape(_sentence(metric['summary']))} <strong>{direction}.</strong></p>"
-            f'<p class="warn"><strong>When not to trust it.</strong> {escape(caution)}</p><dl>{listed}</dl>'
+            f'<p class="over">pixeval · {_text(metric["family"])}</p><h1>{_text(metric["name"])}</h1>'
+            f"<p>{_text(_sentence(metric['summary']))} <strong>{direction}.</strong></p>"
+            f'<p class="warn"><strong>When not to trust it.</strong> {_text(caution)}</p><dl>{listed}</dl>'
         )
 
     def _ends(self, anchors: Anchors) -> str:
         ends = anchors.ends
         if not ends:
             reason = next((d.reason for d in anchors.degrees if d.reason), None) or "no bundled image shows the change"
-            return f'<h2>Low, middle, high</h2><p class="warn">No values: {escape(reason)}</p>'
+            return f'<h2>Low, middle, high</h2><p class="warn">No values: {_text(reason)}</p>'
         places = ["low", "middle", "high"] if len(ends) == 3 else ["low", "high"][: len(ends)]
         best = places[-1] if self.higher_is_better else places[0]
         cells = []
@@ -148,18 +149,19 @@ class Page:
                 shown = _image(picture.pixels, picture.title, 2)
             cells.append(
                 f'<figure><p class="place">{place.capitalize()}{note}</p><div class="two">{shown}</div>'
-                f"<figcaption><strong>{_number(picture.value)}</strong>{escape(picture.title)}</figcaption></figure>"
+                f"<figcaption><strong>{_number(picture.value)}</strong>{_text(picture.title)}</figcaption></figure>"
             )
-        clearest = f" The clearest of them: <code>{escape(anchors.series[0].name)}</code>."
+        clearest = f" The clearest of them: <code>{_text(anchors.series[0].name)}</code>."
         if anchors.series[0].kind == "set":
             clearest = ""
+        note = "" if anchors.follows else f'<p class="warn">{_text(NOT_FOLLOWING)}</p>'
         heat = (
             " Beside it the heat map: colour where the metric sees the flaw, a green line around where it was planted."
             if any(picture.heat is not None for picture in ends)
             else ""
         )
         return (
-            f"<h2>Low, middle, high</h2><p>{escape(_sentence(anchors.made_of))}{clearest}{heat}</p>"
+            f"<h2>Low, middle, high</h2><p>{_text(_sentence(anchors.made_of))}{clearest}{heat}</p>{note}"
             f'<div class="ends">{"".join(cells)}</div>'
         )
 
@@ -172,19 +174,19 @@ class Page:
         span = (high - low) or 1.0
         rows = []
         for degree in degrees:
-            name = f'<span class="name">{escape(degree.title)}</span>'
+            name = f'<span class="name">{_text(degree.title)}</span>'
             if degree.quartiles is None or degree.median is None:
-                rows.append(f'<div>{name}<span class="number soft">{escape(degree.reason or "")}</span></div>')
+                rows.append(f'<div>{name}<span class="number soft">{_text(degree.reason or "")}</span></div>')
                 continue
             left, right = (100 * (value - low) / span for value in degree.quartiles)
-            note = f"; {degree.missing} without a value: {escape(degree.reason or '')}" if degree.missing else ""
+            note = f"; {degree.missing} without a value: {_text(degree.reason or '')}" if degree.missing else ""
             rows.append(
                 f'<div>{name}<span class="track"><i style="left:{left:.2f}%;width:{right - left:.2f}%"></i>'
                 f'<b style="left:{100 * (degree.median - low) / span:.2f}%"></b></span>'
                 f'<span class="number"><strong>{_number(degree.median)}</strong> <span class="soft">'
                 f"{_number(degree.quartiles[0])} to {_number(degree.quartiles[1])}{note}</span></span></div>"
             )
-        unit = f" The number after a level: {escape(anchors.unit)}." if anchors.unit else ""
+        unit = f" The number after a level: {_text(anchors.unit)}." if anchors.unit else ""
         count = max(degree.n for degree in degrees)
         return (
             f"<h2>Over all the images</h2><p>Median and middle half of {count} images. Where two bars overlap, one "
@@ -194,7 +196,7 @@ class Page:
 
     def _plain_degrees(self, degrees: Sequence[Degree]) -> str:
         rows = "".join(
-            f"<tr><td>{escape(d.title)}</td><td>{_number(d.median)}</td><td>{escape(d.reason or '')}</td></tr>"
+            f"<tr><td>{_text(d.title)}</td><td>{_number(d.median)}</td><td>{_text(d.reason or '')}</td></tr>"
             for d in degrees
         )
         return f"<h2>All values</h2><table>{rows}</table>"
@@ -205,18 +207,18 @@ class Page:
         scale = "Sixteen images of each set" if anchors.series[0].kind == "set" else "Pictures at their own size"
         parts = [f"<h2>Step by step</h2><p>{scale}; scroll sideways on a narrow screen.</p>"]
         for series in anchors.series:
-            title = f"{escape(series.kind.capitalize())} <code>{escape(series.name)}</code>"
+            title = f"{_text(series.kind.capitalize())} <code>{_text(series.name)}</code>"
             wide = " wide" if series.kind == "photograph" and series.pictures[0].pixels.shape[-1] > ENLARGED else ""
             cells = "".join(
-                f"<figure>{_images(p, series)}<figcaption><strong>{_number(p.value)}</strong>{escape(p.title)}"
-                f"{'. ' + escape(p.reason) if p.reason else ''}</figcaption></figure>"
+                f"<figure>{_images(p, series)}<figcaption><strong>{_number(p.value)}</strong>{_text(p.title)}"
+                f"{'. ' + _text(p.reason) if p.reason else ''}</figcaption></figure>"
                 for p in series.pictures
             )
             parts.append(f'<h3>{title}</h3><div class="strip{wide}" tabindex="0">{cells}</div>')
         return "\n".join(parts)
 
     def _own(self, own: OwnScores) -> str:
-        lines = [f"<h2>Your images</h2><p><code>{escape(own.folder)}</code>: {own.n} scored."]
+        lines = [f"<h2>Your images</h2><p><code>{_text(own.folder)}</code>: {own.n} scored."]
         if own.mean is not None:
             interval = (
                 "" if own.mean.low is None else f", 95 % interval {_number(own.mean.low)} to {_number(own.mean.high)}"
@@ -226,14 +228,14 @@ class Page:
         if own.placed:
             lines += [self._histogram(own), self._placed(own.placed)]
         for score, sheet in own.sets:
-            against = f" against {escape(score.reference)}" if score.reference else ""
+            against = f" against {_text(score.reference)}" if score.reference else ""
             interval = "" if score.low is None else f", 95 % interval {_number(score.low)} to {_number(score.high)}"
             value = f"<strong>{_number(score.value)}</strong>{interval}; {score.n} images"
-            lines.append(f"<h3>{escape(score.label)}{against}</h3><p>{value}. {escape(score.reason or '')}</p>")
+            lines.append(f"<h3>{_text(score.label)}{against}</h3><p>{value}. {_text(score.reason or '')}</p>")
             if sheet is not None:
                 lines.append(f"<figure>{_image(sheet, 'sixteen of the images')}</figure>")
         if own.missing:
-            rows = "".join(f"<tr><td>{n}</td><td>{escape(reason)}</td></tr>" for reason, n in own.missing)
+            rows = "".join(f"<tr><td>{n}</td><td>{_text(reason)}</td></tr>" for reason, n in own.missing)
             lines.append(
                 f'<h3>Without a value</h3><div class="scroll"><table><tr><th>images</th><th>reason</th></tr>{rows}'
             )
@@ -253,7 +255,7 @@ class Page:
                 f'<p class="soft small">Anchors on bundled images, for comparison: {values} (low, middle, high). '
                 "Values of images of other sizes and kinds need not compare.</p>"
             )
-        label = escape(f"histogram of {own.n} values from {_number(low)} to {_number(high)}")
+        label = _text(f"histogram of {own.n} values from {_number(low)} to {_number(high)}")
         return (
             f'<div class="histogram"><div class="bars" role="img" aria-label="{label}">{bars}</div>'
             f'<div class="track">{marks}</div><div class="axis"><span>{_number(low)}</span>'
@@ -270,8 +272,8 @@ class Page:
                     shown += _image(overlay(one.pixels, one.heat), f"heat map, {one.place}")
             interval = "" if one.low is None else f"95 %: {_number(one.low)} to {_number(one.high)}<br>"
             cells.append(
-                f"<figure><figcaption><strong>{_number(one.value)}</strong>{escape(one.place)}<br>{interval}"
-                f"<bdi>{escape(one.name)}</bdi></figcaption>{shown}</figure>"
+                f"<figure><figcaption><strong>{_number(one.value)}</strong>{_text(one.place)}<br>{interval}"
+                f"<bdi>{_text(one.name)}</bdi></figcaption>{shown}</figure>"
             )
         return f'<div class="strip own" tabindex="0">{"".join(cells)}</div>'
 
@@ -287,7 +289,12 @@ def _images(picture: Picture, series: Series) -> str:
 def _image(pixels: Tensor, alt: str, zoom: int = 1) -> str:
     picture = inline(pixels)
     size = f'width="{zoom * picture.width}" height="{zoom * picture.height}"'
-    return f'<img src="{picture.uri}" {size} alt="{escape(alt)}" decoding="async">'
+    return f'<img src="{picture.uri}" {size} alt="{_text(alt)}" decoding="async">'
+
+
+def _text(words: str) -> str:
+    """Escaped; control characters, such as those that turn the direction of writing, become question marks."""
+    return escape("".join(c if c.isprintable() else "?" for c in words))
 
 
 def _number(value: float | None) -> str:

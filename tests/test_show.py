@@ -90,6 +90,7 @@ def test_anchors_follow_the_direction(name: str) -> None:
 
 
 def check_order(found: Anchors, higher_is_better: bool) -> None:
+    assert found.follows
     low, middle, high = (picture.value for picture in found.ends)
     assert low is not None and middle is not None and high is not None
     assert low < middle < high
@@ -204,7 +205,7 @@ def test_quantile_intervals_are_those_of_the_binomial() -> None:
     assert 0.93 <= np.mean(covered) <= 0.995
 
 
-HOSTILE = "<img src=x onerror=alert(1)>&\"'.png"
+HOSTILE = "<img src=x onerror=alert(1)>&\"'\u202egnp.png"
 
 
 @pytest.fixture
@@ -247,6 +248,7 @@ def test_own_images_with_a_truncated_one(
     assert "<img src=x" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
     assert "mine <b>" not in page
+    assert "\u202e" not in page
     assert page.count("data:image/webp;base64,") >= 2 * (3 + 6 + 5)
     assert "http://" not in page
     assert "https://" not in page
