@@ -26,7 +26,7 @@ from pixeval.images import write_png
 from pixeval.records import Sample, Score, sample_id
 from pixeval.rescore import Evaluation, evaluation_metrics
 from pixeval.runs import Run
-from pixeval.scoring.evaluate import ScoreConfig, score, score_folder, score_run
+from pixeval.scoring.evaluate import ScoreConfig, failed, score, score_folder, score_run
 from pixeval.scoring.image_pass import guarded
 from pixeval.scoring.summary import render
 from pixeval.zoo.icons import load_icons
@@ -349,7 +349,12 @@ def test_the_command_summarises(tmp_path: Path, odd_folder: Path, clip_folder: P
     text = render(summary)
     assert "↑ sharpness" in text
     assert "broken.png" in text
+    one = score(ScoreConfig(odd_folder, metrics=("contrast",), out=tmp_path / "one"))
+    assert one is not None and failed(one) == 1
+    assert {broken["file"] for broken in one["unreadable"]} >= {"broken.png", "empty.webp", "not-an-image.jpg"}
     run = make_run(tmp_path / "run", icons[:12])
+    whole = score(ScoreConfig(run.path, metrics=("contrast", "clip_score"), clip=str(clip_folder)))
+    assert failed(whole) == 0
     text = render(score(ScoreConfig(run.path, metrics=("cmmd", "contrast"), reference=run.path, clip=str(clip_folder))))
     assert "(base vs run)" in text
 

@@ -22,6 +22,8 @@ from pixeval.scoring.memory import batch_pixels
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 
+UNREADABLE = "no image: "
+"""Reasons that begin so are the file's fault, and hold for every metric."""
 READERS = 2
 """Threads that read and decode while metrics run; each holds one chunk."""
 
@@ -64,13 +66,13 @@ def read_chunk(images: ImageSet, samples: tuple[Sample, ...]) -> Chunk:
         try:
             data = images.file(sample).read_bytes()
         except OSError as error:
-            reasons[sample.id] = f"cannot read {sample.path}: {error.strerror or error}"
+            reasons[sample.id] = f"{UNREADABLE}cannot read {sample.path}: {error.strerror or error}"
             continue
         if hashlib.sha256(data).hexdigest() == sample.sha256:
             contents[sample.id] = data
         else:
             reasons[sample.id] = (
-                f"{sample.path} has changed since it was recorded (SHA-256 differs); restore or remake it"
+                f"{UNREADABLE}{sample.path} has changed since it was recorded (SHA-256 differs); restore or remake it"
             )
     return Chunk(samples, contents, reasons)
 
@@ -86,7 +88,7 @@ def decode_chunk(chunk: Chunk, device: str) -> tuple[list[Batch], dict[str, str]
         try:
             image = decode_image(chunk.contents[sample.id], sample.path)
         except UnreadableImage as error:
-            reasons[sample.id] = str(error)
+            reasons[sample.id] = f"{UNREADABLE}{error}"
             continue
         by_size.setdefault(tuple(image.shape), []).append((sample, image))
     batches = []

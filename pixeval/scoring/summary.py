@@ -15,6 +15,7 @@ from pixeval.catalog import CATALOG
 from pixeval.metric_spec import MetricSpec
 from pixeval.records import Sample, SetScore
 from pixeval.runs import Run
+from pixeval.scoring.batches import UNREADABLE
 from pixeval.scoring.table import ABSENT, ScoreTable
 
 if TYPE_CHECKING:
@@ -33,14 +34,13 @@ def summarise(run: Run, metrics: Sequence[str], left_out: dict[str, str] | None 
     samples = run.samples()
     table = ScoreTable(run, samples)
     names = [name for name in table.metrics if name in chosen]
-    broken = _unscored_images(table, names, len(samples))
-    why = {position: table.reason(code) for position, code in zip(*_coded(broken), strict=True)}
+    why = _unreadable(table, names)
     return {
         "run": str(run.path),
         "images": image_rows(table, names, samples),
         "sets": [_set_row(score) for score in run.set_scores() if score.metric in chosen],
-        "unreadable": [{"file": samples[position].path, "reason": reason} for position, reason in why.items()],
-        "unscored": _missing(table, names, set(why.values())),
+        "unreadable": [{"file": samples[position].path, "reason": why[position]} for position in sorted(why)],
+        "unscored": _missing(table, names),
         "left_out": [{"metric": metric, "reason": reason} for metric, reason in (left_out or {}).items()],
     }
 
@@ -101,24 +101,25 @@ def _image_row(label: str, metric: str, rows: int, found: "Interval | None", spe
     }
 
 
-def _unscored_images(table: ScoreTable, metrics: Sequence[str], n: int) -> NDArray[np.int32]:
-    """By sample, the one and only reason why every metric that works elsewhere failed: the image is to blame."""
-    working = [name for name in metrics if np.isfinite(table.values(name)).any()] or list(metrics)
-    if len(working) < 2:
-        return np.full(n, ABSENT, dtype=np.int32)
-    shared = table.reasons(working[0]).copy()
-    for name in working[1:]:
-        shared[table.reasons(name) != shared] = ABSENT
-    return shared
+def _unreadable(table: ScoreTable, metrics: Sequence[str]) -> dict[int, str]:
+    """Positions of the samples whose file is to blame, with the reason."""
+    found: dict[int, str] = {}
+    for name in metrics:
+        for position, code in zip(*_coded(table.reasons(name)), strict=True):
+            if table.reason(code).startswith(UNREADABLE):
+                found[position] = table.reason(code).removeprefix(UNREADABLE)
+    return found
 
 
-def _missing(table: ScoreTable, metrics: Sequence[str], known: set[str]) -> list[dict[str, Any]]:
-    """How many values are missing by metric and reason, reasons that are ``known`` apart."""
+def _missing(table: ScoreTable, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """How many values are missing by metric and reason, those of unreadable files apart."""
     rows = []
     for name in sorted(metrics):
         _, codes = _coded(table.reasons(name))
         counts = {table.reason(code): n for code, n in Counter(codes).items()}
-        rows += [{"metric": name, "reason": r, "n": n} for r, n in sorted(counts.items()) if r not in known]
+        rows += [
+            {"metric": name, "reason": r, "n": n} for r, n in sorted(counts.items()) if not r.startswith(UNREADABLE)
+        ]
     return rows
 
 
