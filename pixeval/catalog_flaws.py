@@ -33,9 +33,9 @@ FLAWS: tuple[MetricSpec, ...] = (
     _flaw(
         "noise_flaw",
         "flaws:NoiseFlaw",
-        "grain where the image is smooth",
+        "grain: the same in all directions, most telling where it is coloured",
         "local form of Immerkaer 1996, doi:10.1006/cviu.1996.0060",
-        "Fur, grass and film grain count in part.",
+        "Grain without colour is hard to tell from fine texture such as fur and foliage, which counts in part.",
         differentiable=True,
     ),
     _flaw(
@@ -102,9 +102,9 @@ FLAWS: tuple[MetricSpec, ...] = (
     _flaw(
         "oversaturation_flaw",
         "flaws:OversaturationFlaw",
-        "colour pushed against the gamut",
-        "chroma of the RGB hexcone, Smith 1978, doi:10.1145/965139.807361",
-        "Pure flat colours of logos and drawings count.",
+        "areas of colour pushed against the gamut",
+        "this project; chroma of the RGB hexcone, Smith 1978, doi:10.1145/965139.807361",
+        "Pure flat colours of logos and drawings count, and so do coloured lights that are overexposed.",
     ),
     _flaw(
         "clipping_flaw",
@@ -116,9 +116,10 @@ FLAWS: tuple[MetricSpec, ...] = (
     _flaw(
         "repetition_flaw",
         "content_flaws:RepetitionFlaw",
-        "texture that recurs by a shift: cloned regions",
-        "autocorrelation, cf. Fridrich, Soukal and Lukas 2003",
-        "Printed patterns and other things that are rightly equal count; mirrored or turned copies do not.",
+        "regions that recur by a shift: clones",
+        "copy-move by key points, cf. Amerini et al. 2011, doi:10.1109/TIFS.2011.2129512",
+        "Things that are rightly equal, such as the parts of a drawing, count; regular patterns, mirrored, turned and "
+        "rescaled copies do not.",
     ),
     _flaw(
         "blank_flaw",

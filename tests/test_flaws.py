@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pixeval.catalog import CATALOG, find, load
 from pixeval.errors import InputError
+from pixeval.metrics.filters import gaussian
 from pixeval.scoring.heatmap_overlay import heatmaps, overlay
 from pixeval.validation.clean_images import clean_images
 from pixeval.validation.jpeg_code import jpeg_coded
@@ -20,9 +21,14 @@ SCENES = ("astronaut-0", "motorcycle_left-0", "icons-3")
 
 
 @cache
+def tuning() -> dict[str, Tensor]:
+    """The tuning set, 3 x 160 x 160 each."""
+    return {image.name: image.pixels for image in clean_images("tune")}
+
+
 def scenes() -> dict[str, Tensor]:
-    """Two photographs and a sheet of icons of the tuning set, 3 x 160 x 160."""
-    return {image.name: image.pixels for image in clean_images("tune") if image.name in SCENES}
+    """Two photographs and a sheet of icons of it."""
+    return {name: tuning()[name] for name in SCENES}
 
 
 def value(name: str, pixels: Tensor) -> float:
@@ -146,6 +152,55 @@ def test_blank_images_are_seen_by_blank_flaw_alone() -> None:
     assert float(load(find("blank_flaw"))(icons).max()) < 0.35
     faded = 1 + (icons - 1) * 0.01
     assert float(load(find("blank_flaw"))(faded).min()) > 0.8
+
+
+def test_texture_is_no_noise_and_grain_without_colour_is() -> None:
+    texture = max(value("noise_flaw", tuning()[name]) for name in ("gravel-0", "brick-0"))
+    clean = scenes()["astronaut-0"]
+    grain = 14 / 255 * torch.randn(1, 160, 160, generator=torch.Generator().manual_seed(0))
+    assert value("noise_flaw", clean + grain) > 0.4 > 4 * texture
+    ground = torch.full((3, 160, 160), 0.5)
+    coloured = 8 / 255 * torch.randn(3, 160, 160, generator=torch.Generator().manual_seed(1))
+    for noise in (coloured, coloured[:1]):
+        assert value("noise_flaw", ground + noise) == pytest.approx(0.5, abs=0.06)
+
+
+def test_even_shading_is_no_blur() -> None:
+    shaded = ((torch.linspace(0, 1, 160).expand(3, 160, 160) * 255).round()) / 255
+    assert value("blur_flaw", shaded) < 0.25
+    edge = (torch.arange(160) >= 80).float().expand(1, 3, 160, 160).clone()
+    soft = gaussian(edge.flatten(0, 1)[:, None], 3.0).view_as(edge)
+    assert value("blur_flaw", edge[0]) == 0
+    assert value("blur_flaw", soft[0]) > 0.9
+
+
+def test_oversaturation_is_colour_at_the_limit_in_areas() -> None:
+    def flat(*colour: float) -> Tensor:
+        return torch.tensor(colour).view(3, 1, 1).expand(3, 32, 32)
+
+    assert value("oversaturation_flaw", flat(1, 0, 0)) > 0.99
+    for colour in ((1, 1, 1), (0, 0, 0), (0.5, 0.5, 0.5), (0.9, 0.1, 0.1), (0.15, 0.0, 0.0)):
+        assert value("oversaturation_flaw", flat(*colour)) == 0, colour
+    speckled = flat(0.5, 0.5, 0.5).clone()
+    speckled[:, ::4, ::4] = torch.tensor([1.0, 0, 0]).view(3, 1, 1)
+    assert value("oversaturation_flaw", speckled) == 0
+
+
+def test_clones_are_found_and_regular_texture_is_none() -> None:
+    for name in ("brick-0", "gravel-0", "astronaut-0", "motorcycle_left-1"):
+        assert value("repetition_flaw", tuning()[name]) == 0, name
+    waves = 0.5 + 0.3 * torch.sin(torch.arange(160) / 1.5)
+    assert value("repetition_flaw", (waves[:, None] * waves).expand(3, -1, -1)) == 0
+    cloned = tuning()["gravel-0"].clone()
+    cloned[:, 100:140, 90:130] = (cloned[:, 20:60, 10:50] + 0.05).clamp(0, 1)
+    with torch.no_grad():
+        heat = load(find("repetition_flaw")).heatmap(cloned[None])[0]
+    assert heat[30:50, 20:40].mean() > 0.9
+    assert heat[110:130, 100:120].mean() > 0.9
+    assert heat.mean() < 0.15
+    coded = jpeg_coded(cloned[None], 92)[0].clamp(0, 1)
+    assert value("repetition_flaw", coded) > 0.02
+    assert value("repetition_flaw", cloned.flip(2)) == pytest.approx(float(heat.mean()), abs=0.02)
 
 
 def test_a_shifted_grid_is_no_latent_grid() -> None:

@@ -4,83 +4,99 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixeval.metrics.filters import box, gaussian, luma, pad_symmetric, sobel
-from pixeval.metrics.flaw_heat import STEP, HeatMean, gradient_magnitude, ramp
+from pixeval.metrics.filters import box, gaussian, luma, pad_symmetric, sobel, spread
+from pixeval.metrics.flaw_heat import STEP, HeatMean, gradient_magnitude
 
 
 class RepetitionFlaw(HeatMean):
-    """Texture that recurs elsewhere in the image by a plain shift: cloned regions and tiled patterns.
+    """Cloned regions: places that recur elsewhere in the image by a plain shift.
 
-    The whitened autocorrelation of luma proposes shifts of at least 16 pixels; at each, places count whose window
-    of 11 pixels agrees with the shifted one (normalised correlation from 0.8, full from 0.95) and has structure in two
-    directions. Regular things, such as bricks and windows, count when they are all but equal.
+    Windows of 7 pixels around corners and spots are compared with each other (copy-move detection by key points, cf.
+    Amerini et al. 2011). Three or more pairs that agree, at one and the same shift of at least 16 pixels, make their
+    surroundings hot. What resembles its own neighbourhood, as stripes and fine grids do, is left out: regular texture
+    is no clone. Turned, mirrored and rescaled copies are not found, and strong recompression hides copies. The value is
+    the share of the image that was copied or is a copy.
     """
 
-    fingerprint = "repetition_flaw/1"
-    proposals = 6
+    fingerprint = "repetition_flaw/2"
+    window = 7
+    density = 1 / 42
+    """Most key points per pixel; of large images ``most``."""
+    most = 2000
     nearest = 16
+    pairs = 3
 
     def heatmap(self, images: Tensor) -> Tensor:
         """N x H x W in [0, 1]."""
-        grey = luma(images)
-        detail = grey - gaussian(grey, 4.0)
-        textured = _corner_strength(grey)
-        return torch.cat([self._one(d[None], t[None]) for d, t in zip(detail, textured, strict=True)])[:, 0]
+        # thresholds decide here: the same in every precision, and for every image alone
+        grey = luma(images.float())
+        return torch.stack([self._one(plane[None]) for plane in grey]).to(images)
 
-    def _one(self, detail: Tensor, textured: Tensor) -> Tensor:
-        heat = torch.zeros_like(detail)
-        for down, across in self._shifts(detail):
-            agree = ramp(_local_correlation(detail, detail.roll((-down, -across), (2, 3))), 0.8, 0.95)
-            agree = agree * textured * textured.roll((-down, -across), (2, 3)) * _inside(detail, down, across)
-            here = gaussian(agree, 3.0)
-            # the flaw is in both places
-            heat = torch.maximum(heat, torch.maximum(here, here.roll((down, across), (2, 3))))
-        return ramp(heat, 0.1, 0.6)
+    def _one(self, grey: Tensor) -> Tensor:
+        """1 x 1 x H x W -> H x W, 0 or 1."""
+        rows, columns = self._key_points(grey)
+        marks = torch.zeros_like(grey)
+        if len(rows) > self.pairs:
+            found = self._cloned(grey, rows, columns)
+            marks[..., rows[found], columns[found]] = 1
+            if len(found):
+                # gaps between key points are filled
+                marks = -spread(-spread(marks, 12), 6)
+        return marks[0, 0]
 
-    def _shifts(self, detail: Tensor) -> list[tuple[int, int]]:
-        """The strongest peaks of the whitened autocorrelation, half of the plane (the other half mirrors it)."""
-        height, width = detail.shape[-2:]
-        spectrum = torch.fft.rfft2(detail, s=(2 * height, 2 * width))
-        power = spectrum.abs().square()
-        usual = F.avg_pool2d(F.pad(power, (4, 4, 4, 4), mode="replicate"), 9, 1)
-        peaks = torch.fft.irfft2(power / usual.clamp_min(1e-12), s=(2 * height, 2 * width))[0, 0]
-        peaks = peaks[: height * 3 // 4].roll(width, 1)[:, width // 4 : 2 * width - width // 4]
-        down = torch.arange(len(peaks), device=detail.device)[:, None]
-        across = torch.arange(peaks.shape[1], device=detail.device)[None] - (width - width // 4)
-        far = torch.maximum(down, across.abs()) >= self.nearest
-        peaks = torch.where(far, peaks, peaks.new_tensor(float("-inf")))
-        highest = F.max_pool2d(peaks[None, None], 5, 1, 2)[0, 0]
-        ranked = torch.where(peaks == highest, peaks, peaks.new_tensor(float("-inf"))).flatten()
-        best = ranked.topk(min(self.proposals, ranked.numel()))
-        columns = peaks.shape[1]
-        places = best.indices[best.values.isfinite()].tolist()
-        return [(place // columns, place % columns - (width - width // 4)) for place in places]
+    def _key_points(self, grey: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns of extrema of a band-pass that have structure in two directions, the strongest first."""
+        soft = gaussian(grey, 1.0)
+        spots = (box(soft, 5) - soft).abs()
+        corners = _corner_strength(soft)
+        inside = torch.zeros_like(spots)
+        reach = self.window // 2
+        inside[..., reach:-reach, reach:-reach] = 1
+        kept = (spots == spread(spots, 1)) & (spots > 0.25 * STEP) & (corners > 0.4 * STEP) & (inside > 0)
+        number = min(self.most, int(grey.numel() * self.density), int(kept.sum()))
+        best = torch.where(kept, corners, 0).flatten().topk(number).indices
+        return best // grey.shape[-1], best % grey.shape[-1]
 
+    def _cloned(self, grey: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Indices of the key points that were copied or are copies, some more than once."""
+        windows = self._windows(grey, rows, columns)
+        lengths = windows.norm(dim=1)
+        windows = windows / lengths.clamp_min(1e-6)[:, None]
+        alike = windows @ windows.T
+        first, second = torch.where(alike.triu(1) > 0.9)
+        alike = alike[first, second]
+        down, across = rows[second] - rows[first], columns[second] - columns[first]
+        distance = torch.maximum(down.abs(), across.abs())
+        regular = torch.zeros_like(lengths, dtype=torch.bool)
+        periodic = (alike > 0.95) & (distance >= 5) & (distance < self.nearest)
+        regular[first[periodic]] = regular[second[periodic]] = True
+        deviations = lengths / self.window / STEP
+        one, other = deviations[first], deviations[second]
+        # rounding to 8 bits sets copies of faint structure farther apart
+        enough = alike > 0.99 - 0.25 / torch.minimum(one, other).square()
+        enough &= ((one - other).abs() < 0.5 + 0.1 * torch.minimum(one, other)) & (distance >= self.nearest)
+        enough &= ~(regular[first] | regular[second])
+        first, second, down, across = first[enough], second[enough], down[enough], across[enough]
+        # a shift and its opposite are one
+        sign = torch.where((down < 0) | ((down == 0) & (across < 0)), -1, 1)
+        width = grey.shape[-1]
+        shifts = sign * down * 2 * width + sign * across + width
+        agreed = torch.bincount(shifts)[shifts] >= self.pairs
+        return torch.cat((first[agreed], second[agreed]))
 
-def _local_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Normalised correlation in windows of 11 pixels; 0 where there is next to nothing to compare."""
-    mean_a, mean_b = box(first, 11), box(second, 11)
-    variance_a = (box(first.square(), 11) - mean_a.square()).clamp_min(0)
-    variance_b = (box(second.square(), 11) - mean_b.square()).clamp_min(0)
-    together = box(first * second, 11) - mean_a * mean_b
-    scale = (variance_a * variance_b).sqrt()
-    return together / scale.clamp_min((2 * STEP) ** 2)
-
-
-def _inside(like: Tensor, down: int, across: int) -> Tensor:
-    """1 where the shifted place is still in the image."""
-    height, width = like.shape[-2:]
-    rows = torch.arange(height, device=like.device)[:, None] + down < height
-    columns = torch.arange(width, device=like.device)[None] + across
-    return (rows & (columns >= 0) & (columns < width)).to(like)[None, None]
+    def _windows(self, grey: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """K x 49: the windows around key points, without their means."""
+        reach = torch.arange(self.window, device=grey.device) - self.window // 2
+        found = grey[0, 0][rows[:, None, None] + reach[:, None], columns[:, None, None] + reach].flatten(1)
+        return found - found.mean(1, keepdim=True)
 
 
 def _corner_strength(grey: Tensor) -> Tensor:
-    """Whether there is structure in two directions: the smaller eigenvalue of the structure tensor, as [0, 1]."""
+    """Root mean square slope in the direction of least slope, in windows of 9 pixels (cf. Shi and Tomasi 1994)."""
     down, across = sobel(grey)
-    a, b, c = (gaussian(product, 3.0) for product in (down.square(), down * across, across.square()))
-    smaller = (a + c) / 2 - ((a - c).square() / 4 + b.square() + 1e-12).sqrt()
-    return ramp(smaller.clamp_min(0).sqrt(), 2 * STEP, 6 * STEP)
+    a, b, c = (box(product, 9) for product in (down.square(), down * across, across.square()))
+    smaller = (a + c) / 2 - ((a - c).square() / 4 + b.square()).sqrt()
+    return smaller.clamp_min(0).sqrt()
 
 
 class BlankFlaw(HeatMean):

@@ -122,7 +122,14 @@ def ssim(image: Array, reference: Array) -> float:
 
 
 def oversaturation(image: Array) -> float:
-    return float(np.clip((image.max(-1) - image.min(-1) - 0.75) / 0.25, 0, 1).mean())
+    grey = luma(image)[..., None]
+    room = np.where(image > grey, 1 - grey, grey)
+    used = (np.abs(image - grey) / np.maximum(room, 1e-3)).max(-1)
+    at_limit = np.clip((used - 0.97) / 0.03, 0, 1)
+    around = ndimage.uniform_filter(at_limit, 5)
+    chroma = np.clip((image.max(-1) - image.min(-1) - 0.2) / 0.8, 0, 1)
+    heat = at_limit * np.clip((around - 0.3) / 0.6, 0, 1) * chroma
+    return float(ndimage.gaussian_filter(heat, 3.0, truncate=3.0).mean())
 
 
 def blank(image: Array) -> float:
@@ -269,7 +276,7 @@ REFERENCES: dict[str, tuple[str, Callable[[], list[float]]]] = {
     "exposure": ("numpy", each(well_exposed)),
     "clipping": ("numpy", each(clipped)),
     "clip_iqa": ("numpy", good_of_two),
-    "oversaturation_flaw": ("numpy", each(oversaturation)),
+    "oversaturation_flaw": ("scipy", each(oversaturation)),
     "blank_flaw": ("scipy", each(blank)),
     "clip_score": ("numpy", cosines),
     "caption_rank": ("numpy", ranks),
