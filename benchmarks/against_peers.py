@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -73,23 +74,16 @@ def write_pairs(folder: Path, count: int, side: int) -> tuple[Path, Path]:
 
 def timed(command: Sequence[str], environment: dict[str, str]) -> tuple[float, float, str]:
     """Seconds, peak megabytes and standard output of a command."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    out, errors = process.communicate()
-    seconds = time.perf_counter() - started
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{errors[-2000:]}")
-    return seconds, peak_of_children(command, environment), out
-
-
-def peak_of_children(command: Sequence[str], environment: dict[str, str]) -> float:
-    """Peak megabytes of the command, run once more under a parent of its own that reports it."""
-    report = (
-        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, "
-        "stderr=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    found = subprocess.run([sys.executable, "-c", report, *command], env=environment, capture_output=True, text=True)
-    return int(found.stdout) / 1024
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        for file in (out, errors):
+            file.seek(0)
+        if status:
+            raise SystemExit(f"{' '.join(command)} ended with {status}:\n{errors.read()[-2000:]}")
+        return seconds, usage.ru_maxrss / 1024, out.read()
 
 
 def ours(target: Path, reference: Path, metrics: Sequence[str], out: Path) -> list[str]:
