@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from trainers.checkpoint import write_directory
 from trainers.latents import Normalisation, Posterior, decode, encode, normalisation_of
+from trainers.lora import adapted, add_adapters, merged, present, save_adapters
+from trainers.pipeline_folder import write_pipeline
 from trainers.schedules import Denoised, schedule_of, to_denoised
 
 Conditioning = dict[str, Tensor]
@@ -32,9 +34,13 @@ class LatentDiffusion(ABC):
     """The pipeline's attribute and folder of the denoiser."""
     video_vae: ClassVar[bool] = False
     """The VAE takes and gives N x C x frames x H x W; we give it one frame."""
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Layers that get adapters unless others are named: the projections of every attention."""
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
+        self.folder: Path | None = None
+        """Where the pipeline was loaded from; checkpoints take its frozen parts from there."""
         self.vae: nn.Module = pipeline.vae
         self.normalisation = self._normalisation()
         height, width = self.resolution
@@ -85,6 +91,20 @@ class LatentDiffusion(ABC):
         """Move every part to ``device``."""
         self.pipeline.to(device)
         return self
+
+    def adapt(self, rank: int, alpha: float | None, targets: tuple[str, ...], seed: int) -> None:
+        """Freeze the denoiser and let low-rank adapters learn in its place (LoRA).
+
+        Args:
+            rank: of the adapters.
+            alpha: they are scaled by ``alpha / rank``; None for 1.
+            targets: layers that get one; none for those of :attr:`lora_targets` that there are.
+            seed: of their first weights.
+
+        Raises:
+            InputError: a setting that cannot work, or a target that is no layer.
+        """
+        add_adapters(self.denoiser, rank, alpha, targets or present(self.denoiser, self.lora_targets), seed)
 
     def release_text_encoders(self) -> None:
         """Move the text encoders to the CPU, once every prompt is encoded."""
@@ -161,13 +181,18 @@ class LatentDiffusion(ABC):
     def save_pipeline(self, path: Path, denoiser: nn.Module | None = None) -> None:
         """Write, atomically, a complete pipeline that stock ``DiffusionPipeline.from_pretrained`` loads.
 
+        Adapters are merged into the weights, and saved beside them as well (see :mod:`trainers.lora`).
+
         Args:
             path: replaced as a whole.
             denoiser: saved in the place of our own (an average of weights, for example).
         """
-        own = self.denoiser
-        self.pipeline.register_modules(**{self.denoiser_name: own if denoiser is None else denoiser})
-        try:
-            write_directory(path, lambda folder: self.pipeline.save_pretrained(folder, safe_serialization=True))
-        finally:
-            self.pipeline.register_modules(**{self.denoiser_name: own})
+        saved = self.denoiser if denoiser is None else denoiser
+
+        def write(folder: Path) -> None:
+            with merged(saved):
+                write_pipeline(folder, self.pipeline, self.denoiser_name, saved, self.folder)
+            if adapted(saved):
+                save_adapters(self.pipeline, self.denoiser_name, saved, folder)
+
+        write_directory(path, write)

@@ -5,7 +5,6 @@ A run folder gets ``metrics.jsonl`` (one line per step), ``checkpoints/step-0000
 a killed run that is started again ends, on the CPU, in the bits of an uninterrupted one.
 """
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from pixeval.runs import Run
 from trainers.checkpoint import Stateful, load_state, recover_directory, save_state
 from trainers.latent_diffusion import LatentDiffusion
+from trainers.lora import copy_of_trained
 from trainers.optimizer_step import Loss, learning_rate, optimizer_step, update_average
 from trainers.train_config import TrainConfig
 from trainers.training_log import append, truncate_log
@@ -53,7 +53,7 @@ def train(
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     modules = {"denoiser": denoiser}
     if config.ema is not None:
-        modules["average"] = copy.deepcopy(denoiser).eval()
+        modules["average"] = copy_of_trained(denoiser).eval()
     state, log = run.path / "state", run.path / "metrics.jsonl"
     done = 0
     if recover_directory(state):

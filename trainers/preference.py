@@ -17,6 +17,7 @@ from trainers.errors import Answer, Kind, Noised, add_noise, ask, errors, measur
 from trainers.flaw_maps import rows_of
 from trainers.latent_diffusion import LatentDiffusion
 from trainers.loop import OnCheckpoint, train
+from trainers.lora import WithoutAdapters, adapted
 from trainers.objective import Composition, ObjectiveConfig
 from trainers.optimizer_step import Loss, Terms
 from trainers.pixel_losses import emphasis
@@ -123,7 +124,7 @@ class Comparison:
     """Errors of a batch to preferences; holds the frozen reference where the method has one.
 
     Args:
-        model: its denoiser as it is now becomes the reference.
+        model: its denoiser as it is now becomes the reference; with adapters, the denoiser without them.
         config: the settings, checked.
         composition: the terms.
     """
@@ -131,7 +132,11 @@ class Comparison:
     def __init__(self, model: LatentDiffusion, config: PreferenceConfig, composition: Composition) -> None:
         self.model, self.config, self.composition = model, config, composition
         needed = config.method in WITH_REFERENCE
-        self.reference = copy.deepcopy(model.denoiser).requires_grad_(False).eval() if needed else None
+        self.reference: nn.Module | None = None
+        if needed and adapted(model.denoiser):
+            self.reference = WithoutAdapters(model.denoiser)
+        elif needed:
+            self.reference = copy.deepcopy(model.denoiser).requires_grad_(False).eval()
 
     def __call__(self, answer: Answer, noised: Noised, labels: Tensor | None) -> dict[Kind, Compared]:
         """Preferences by kind, of winners in the first half of the batch and losers in the second."""

@@ -72,6 +72,8 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
     check_settings(config, trainer)
     accelerator = make_accelerator(config)
     model = load(config.model).to(accelerator.device)
+    if config.lora_rank is not None:
+        model.adapt(config.lora_rank, config.lora_alpha, config.lora_targets, config.seed)
     resolution = training_resolution(model, config)
     flaws = FlawMaps(config.flaws, model.device) if config.flaws.wanted else None
     data = read(model, config.data, resolution, flaws)

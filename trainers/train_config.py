@@ -37,6 +37,12 @@ class TrainConfig:
     """Gradients are scaled down to this norm."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights; when given, checkpoints hold the average."""
+    lora_rank: int | None = None
+    """Train low-rank adapters of this rank and leave the denoiser's weights as they are; none for all weights."""
+    lora_alpha: float | None = None
+    """Adapters are scaled by lora_alpha / lora_rank; none for 1."""
+    lora_targets: tuple[str, ...] = ()
+    """Ends of the names of the layers that get adapters; none for the projections of every attention."""
     seed: int = 0
     """Of data order, noise and times."""
     resolution: int | None = None
@@ -66,6 +72,10 @@ def check_settings(config: TrainConfig, trainer: str) -> None:
             raise InputError(f"{name} must be at least 1, got {getattr(config, name)}")
     if not config.learning_rate > 0:
         raise InputError(f"learning_rate must be positive, got {config.learning_rate}")
+    if config.lora_rank is not None and config.lora_rank < 1:
+        raise InputError(f"lora_rank must be at least 1, got {config.lora_rank}")
+    if config.lora_rank is None and (config.lora_alpha is not None or config.lora_targets):
+        raise InputError("lora_alpha and lora_targets belong to adapters; give lora_rank as well")
     if config.ema is not None and not 0 < config.ema < 1:
         raise InputError(f"ema is a decay between 0 and 1, got {config.ema}")
     if config.resolution is not None and (config.resolution < 8 or config.resolution % 8):

@@ -55,7 +55,9 @@ def load(model: Path) -> LatentDiffusion:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{folder} cannot be loaded: {reason[0]} Download or copy it again.") from error
     pipeline.set_progress_bar_config(disable=True)
-    return FAMILIES[name](pipeline)
+    family = FAMILIES[name](pipeline)
+    family.folder = folder
+    return family
 
 
 def check_trainable(folder: Path) -> str:

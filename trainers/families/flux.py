@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pixeval.pipelines import prompt_length
-from trainers.families.transformer import FlowTransformer, pack, unpack
+from trainers.families.transformer import JOINT_ATTENTION, FlowTransformer, pack, unpack
 from trainers.latent_diffusion import Conditioning
 
 
@@ -18,6 +18,7 @@ class Flux(FlowTransformer):
     """What FLUX.1-dev, distilled from guidance, is told in training. At 1 the flow it was distilled to is the one that
     the data define; the target of a higher scale is another flow, that of the guided teacher."""
     patch = 2
+    lora_targets = JOINT_ATTENTION
 
     @property
     def resolution(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pixeval.errors import InputError
 from pixeval.pipelines import prompt_length
-from trainers.families.transformer import FlowTransformer, pack, unpack
+from trainers.families.transformer import JOINT_ATTENTION, FlowTransformer, pack, unpack
 from trainers.latent_diffusion import Conditioning
 
 
@@ -16,6 +16,7 @@ class QwenImage(FlowTransformer):
     """Qwen2.5-VL's hidden states of a templated prompt, with a mask; tokens of 2 x 2; a VAE for videos."""
 
     video_vae = True
+    lora_targets = JOINT_ATTENTION
 
     def __init__(self, pipeline: Any) -> None:
         config = pipeline.transformer.config

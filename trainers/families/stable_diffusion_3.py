@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from pixeval.pipelines import prompt_length
-from trainers.families.transformer import FlowTransformer
+from trainers.families.transformer import JOINT_ATTENTION, FlowTransformer
 from trainers.latent_diffusion import Conditioning
 
 
 class StableDiffusion3(FlowTransformer):
     """Two CLIP encoders and T5 in one sequence; zeros in the place of T5 where it was left out."""
+
+    lora_targets = JOINT_ATTENTION
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:

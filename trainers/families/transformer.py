@@ -7,6 +7,9 @@ from torch import Tensor
 from pixeval.errors import InputError
 from trainers.latent_diffusion import LatentDiffusion
 
+JOINT_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+"""Projections of an attention over image and text together, where both have their own."""
+
 
 class FlowTransformer(LatentDiffusion):
     """A DiT trained by flow matching, whatever the order of its tokens or the sign of its output."""
