@@ -10,7 +10,7 @@ from pixeval.metrics.warp_flaw import WarpFlaw, WarpNet
 from pixeval.validation.drawn_images import drawn_image
 from pixeval.zoo.icons import load_icons
 from trainers.pretrain.fit import Fit
-from trainers.pretrain.warp import SIDE, example, save_warp, train_warp
+from trainers.pretrain.warp import CROP, SIDE, example, save_warp, train_warp
 
 
 def test_examples_are_warped_where_the_mask_says() -> None:
@@ -21,8 +21,8 @@ def test_examples_are_warped_where_the_mask_says() -> None:
         image, target, weight = example(icons, drawings, torch.Generator().manual_seed(seed))
         again, _, _ = example(icons, drawings, torch.Generator().manual_seed(seed))
         assert torch.equal(image, again)
-        assert image.shape == (1, 3, SIDE, SIDE)
-        assert target.shape == weight.shape == (1, SIDE, SIDE)
+        assert image.shape == (1, 3, CROP, CROP)
+        assert target.shape == weight.shape == (1, CROP, CROP)
         assert 0 <= float(image.min()) <= float(image.max()) <= 1
         assert bool(((target == 0) | (target == 1)).all())
         assert float((target * (1 - weight)).sum()) == 0

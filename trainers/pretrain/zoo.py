@@ -78,7 +78,7 @@ def dit(
 
 def warp(
     steps: int = 3000,
-    batch: int = 16,
+    batch: int = 32,
     learning_rate: float = 2e-3,
     device: str = "cpu",
     bf16: bool = False,
