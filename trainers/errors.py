@@ -1,13 +1,14 @@
 """From a batch of clean latents to per-sample errors: the part that SFT and preference tuning share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from trainers.decoder_features import decoder_features
+from trainers.decoder_window import Window
 from trainers.latent_diffusion import Conditioning, LatentDiffusion
 from trainers.losses import latent_sft, latent_zt, renoised
 from trainers.pixel_losses import feature_distance, pixel_sft
@@ -46,10 +47,14 @@ class PixelTerm:
     """Of images; None compares features of the decoder (LPL, arXiv 2411.04873)."""
     band: Band = (0.0, 1.0)
     """Noise levels at which there is a pixel error; elsewhere it is 0, and nothing is decoded."""
+    decode: Callable[[Tensor], Tensor] | None = None
+    """A cheaper decoder of latents to images; None for the model's own."""
 
     def view(self, model: LatentDiffusion, latents: Tensor) -> View:
         """What is compared of ``latents``."""
-        return decoder_features(model, latents) if self.distance is None else model.decode(latents)
+        if self.distance is None:
+            return decoder_features(model, latents)
+        return model.decode(latents) if self.decode is None else self.decode(latents)
 
     def compare(self, found: View, wanted: View, weight: Tensor | None) -> Tensor:
         """The error per sample, (N,)."""
@@ -76,6 +81,31 @@ class Noised:
     """Rows within the pixel term's band; None for all."""
     weight: Tensor | None = None
     """Where pixel errors count, N x 1 x H x W with a mean of 1 over each image; None for everywhere alike."""
+    window: Window | None = None
+    """The part of each latent that is decoded, the same for both arguments; None for the whole."""
+
+    def cut(self, latents: Tensor) -> Tensor:
+        """What is decoded of N latents: those within the band, cut to their windows."""
+        kept = latents if self.rows is None else latents[self.rows]
+        return kept if self.window is None else self.window.rows(self.rows).cut(kept)
+
+    def pixel_weight(self, factor: int) -> Tensor | None:
+        """Weights of the pixels that are decoded; their mean is 1 over each whole image, not over its window.
+
+        Args:
+            factor: pixels per latent pixel.
+        """
+        weight = self.weight if self.weight is None or self.rows is None else self.weight[self.rows]
+        if self.window is None:
+            return weight
+        window = self.window.rows(self.rows)
+        inner = window.weight(factor)
+        if weight is not None:
+            weight = window.cut(weight, factor)
+        if inner is None:
+            return weight
+        inner = inner.to(self.z_t.device)
+        return inner if weight is None else weight * inner
 
 
 class Answer(NamedTuple):
@@ -98,6 +128,7 @@ def add_noise(
     kinds: tuple[Kind, ...],
     pixel: PixelTerm | None = None,
     weight: Tensor | None = None,
+    window: Window | None = None,
 ) -> Noised:
     """Noise the latents, and decode the pixel error's target when ``kinds`` asks for it.
 
@@ -109,17 +140,19 @@ def add_noise(
         kinds: the errors that will be measured.
         pixel: None for the paper's.
         weight: see :class:`Noised`.
+        window: likewise.
     """
     pixel = pixel or PixelTerm()
     z_t = model.add_noise(z, eps, t)
     s = model.coefficients(t, z.dim())[1]
     if "pixel" not in kinds:
         return Noised(z_t, t, s, eps, conditioning, None)
-    rows = rows_within(model, t, pixel.band)
+    noised = Noised(z_t, t, s, eps, conditioning, None, rows_within(model, t, pixel.band), weight, window)
+    if noised.rows is not None and not len(noised.rows):
+        return noised
     with torch.no_grad():
-        target = _take(z_t if pixel.argument == "noisy" else z.float(), rows)
-        decoded = pixel.view(model, target) if len(target) else None
-    return Noised(z_t, t, s, eps, conditioning, decoded, rows, weight)
+        target = noised.cut(z_t if pixel.argument == "noisy" else z.float())
+        return replace(noised, decoded=pixel.view(model, target))
 
 
 def errors(
@@ -178,15 +211,11 @@ def _pixel(model: LatentDiffusion, answer: Answer, noised: Noised, pixel: PixelT
     n = len(noised.t)
     if noised.decoded is None:  # no time of this batch is within the band
         return no_error(answer, n)
-    argument = _take(decoder_argument(answer, noised, pixel.argument), noised.rows)
-    weight = None if noised.weight is None else _take(noised.weight, noised.rows)
+    argument = noised.cut(decoder_argument(answer, noised, pixel.argument))
+    weight = noised.pixel_weight(model.pipeline.vae_scale_factor)
     return spread_rows(pixel.compare(pixel.view(model, argument), noised.decoded, weight), noised.rows, n)
 
 
 def no_error(answer: Answer, n: int) -> Tensor:
     """Zeros for ``n`` rows, (n,), that still are a function of the answer, so that backward finds a graph."""
     return 0 * answer.output[:n].flatten(1).sum(1)
-
-
-def _take(values: Tensor, rows: Tensor | None) -> Tensor:
-    return values if rows is None else values[rows]

@@ -23,6 +23,7 @@ from pixeval.images import UnreadableImage, list_images, read_image
 from pixeval.metrics.filters import gaussian
 from pixeval.runs import Run
 from trainers.data import Skipped, Texts, batch_rows, encode_images, encode_texts, fit_image, read_captioned
+from trainers.decoder_window import Window
 from trainers.errors import Answer, Kind, Objective
 from trainers.flaw_maps import FlawMaps
 from trainers.latent_diffusion import LatentDiffusion
@@ -134,7 +135,10 @@ def image_to_image_loss(
         t = model.schedule.at(1.0, tasks * n).to(model.device)
         given = source.repeat(tasks, 1, 1, 1)
         output = model.predict(given, t, data.texts.rows(prompts, model.device), denoiser).float()
-        found = _errors(model, output, torch.cat([target, source])[: tasks * n], composition)
+        window = composition.window(n, shape[-2:], generator)
+        window = None if window is None else window.repeat(tasks)
+        wanted = torch.cat([target, source])[: tasks * n]
+        found = _errors(model, output, wanted, composition, composition.kinds_at(batch), window)
         # a sum over the tasks and a mean over the images, as in Lotus
         sums = [error.mean() * tasks for error in found.values()]
         terms = composition.total(sums, Answer(output, output, output))
@@ -148,14 +152,24 @@ def image_to_image_loss(
     return loss
 
 
-def _errors(model: LatentDiffusion, x0_hat: Tensor, z: Tensor, composition: Composition) -> dict[Kind, Tensor]:
+def _errors(
+    model: LatentDiffusion,
+    x0_hat: Tensor,
+    z: Tensor,
+    composition: Composition,
+    kinds: tuple[Kind, ...],
+    window: Window | None,
+) -> dict[Kind, Tensor]:
     found: dict[Kind, Tensor] = {}
-    if "latent" in composition.kinds:
+    if "latent" in kinds:
         found["latent"] = mean_square(x0_hat - z)
-    if "pixel" in composition.kinds:
+    if "pixel" in kinds:
+        cut = (lambda latents: latents) if window is None else window.cut
         with torch.no_grad():
-            wanted = composition.pixel.view(model, z)
-        found["pixel"] = composition.pixel.compare(composition.pixel.view(model, x0_hat), wanted, None)
+            wanted = composition.pixel.view(model, cut(z))
+        weight = None if window is None else window.weight(model.pipeline.vae_scale_factor)
+        weight = None if weight is None else weight.to(z.device)
+        found["pixel"] = composition.pixel.compare(composition.pixel.view(model, cut(x0_hat)), wanted, weight)
     return found
 
 

@@ -12,6 +12,7 @@ from pixeval.catalog import find, load
 from pixeval.errors import InputError
 from trainers.balance import Balance, BalanceConfig, FixedWeight, TermWeight
 from trainers.decoder_features import feature_blocks
+from trainers.decoder_window import Window, draw_window
 from trainers.errors import (
     KINDS,
     PAPER_WEIGHT,
@@ -67,6 +68,19 @@ class ObjectiveConfig(TrainConfig):
     """Where pixel errors count more; nowhere by default."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """A metric that is maximised beside; none by default."""
+    decode_crop: int | None = None
+    """Side in pixels of a random window of each latent that is decoded for the pixel term, the same for both sides of
+    the comparison; none for the whole. Memory and time of the decoder shrink with its area."""
+    crop_border: int = 0
+    """Latent pixels along the cuts of that window that are decoded but left out of the error."""
+    decoder_checkpointing: bool = False
+    """Compute the decoder's activations again in the backward pass instead of keeping them: less memory, more time."""
+    tiny_decoder: Path | None = None
+    """Folder of a diffusers AutoencoderTiny (TAESD, TAEF1 and the like) that decodes for the pixel term in the place of
+    the model's own decoder; refused where the two do not agree."""
+    pixel_every: int = 1
+    """Steps per pixel term: it is computed at every k-th step and counts k times there, which leaves the mean of the
+    gradient over steps as it is and makes it noisier."""
 
 
 def check_objective(config: ObjectiveConfig) -> None:
@@ -90,6 +104,32 @@ def check_objective(config: ObjectiveConfig) -> None:
         raise InputError(f"pixel_weight must not be negative, got {config.pixel_weight}")
     if config.reward.metric is not None:
         rewarding(config.reward)
+    _check_cost(config)
+
+
+def _check_cost(config: ObjectiveConfig) -> None:
+    """The settings that make the pixel term cheaper."""
+    kinds = KINDS[config.objective]
+    for name, given in (
+        ("decode_crop", config.decode_crop is not None),
+        ("decoder_checkpointing", config.decoder_checkpointing),
+        ("tiny_decoder", config.tiny_decoder is not None),
+        ("pixel_every", config.pixel_every != 1),
+    ):
+        if given and "pixel" not in kinds:
+            raise InputError(f"{name} is about the pixel term, and objective {config.objective} has none; leave it out")
+    if config.pixel_every < 1:
+        raise InputError(f"pixel_every is a number of steps of at least 1, got {config.pixel_every}")
+    if config.pixel_every > 1 and len(kinds) < 2:
+        raise InputError("pixel_every leaves steps without a loss where the pixel term is the only one; use both")
+    if config.crop_border < 0 or (config.crop_border and config.decode_crop is None):
+        raise InputError(f"crop_border is not negative and belongs to decode_crop, got {config.crop_border}")
+    if config.crop_border and config.pixel.distance == "lpips":
+        raise InputError("the distance lpips is one number per image and has no border to leave out; use another")
+    if config.tiny_decoder is not None and config.pixel.distance == "decoder_features":
+        raise InputError("the distance decoder_features is about the model's own decoder; leave tiny_decoder out")
+    if config.tiny_decoder is not None and config.decoder_checkpointing:
+        raise InputError("decoder_checkpointing is for the model's own decoder; leave it or tiny_decoder out")
 
 
 def pixel_term(config: PixelConfig, model: LatentDiffusion) -> PixelTerm:
@@ -118,6 +158,7 @@ class Composition:
         captions: the distinct prompts of the data.
         side: of the training images in pixels, the shorter one.
         on_frozen: told the weight of the second term when ``balance`` has found it.
+        processes: that train together.
 
     Raises:
         InputError: a metric or weights cannot be used.
@@ -130,11 +171,17 @@ class Composition:
         captions: Sequence[str],
         side: int,
         on_frozen: Callable[[float], None] = lambda value: None,
+        processes: int = 1,
     ) -> None:
         self.kinds: tuple[Kind, ...] = KINDS[config.objective]
+        self._batches_of_a_step = config.accumulate * processes
+        self._pixel_every = config.pixel_every
+        self._border = config.crop_border
+        self._crop = self._crop_of(config, model, side)
         least = find("lpips").min_side
-        if config.pixel.distance == "lpips" and side < least:
-            raise InputError(f"the distance lpips needs images of at least {least} pixels, training has {side}")
+        seen = min(side, config.decode_crop or side)
+        if config.pixel.distance == "lpips" and seen < least:
+            raise InputError(f"the distance lpips needs images of at least {least} pixels, training has {seen}")
         self.pixel = pixel_term(config.pixel, model)
         self.reward = None if config.reward.metric is None else Reward(config.reward, model, captions, side)
         self.weight: TermWeight
@@ -144,6 +191,33 @@ class Composition:
             paper = PAPER_WEIGHT[model.backbone]
             self.weight = FixedWeight(paper if config.pixel_weight is None else config.pixel_weight)
 
+    def kinds_at(self, batch: int) -> tuple[Kind, ...]:
+        """The errors that are measured on batch number ``batch``: with ``pixel_every``, not always all."""
+        step = batch // self._batches_of_a_step
+        return self.kinds if step % self._pixel_every == 0 else self.kinds[:1]
+
+    def window(self, n: int, whole: tuple[int, ...], generator: torch.Generator) -> Window | None:
+        """What is decoded of ``n`` latents of ``whole`` (h, w); drawn from ``generator`` where it is not everything."""
+        if self._crop is None:
+            return None
+        height, width = whole
+        return draw_window(n, (height, width), self._crop, self._border, generator)
+
+    @staticmethod
+    def _crop_of(config: ObjectiveConfig, model: LatentDiffusion, side: int) -> int | None:
+        if config.decode_crop is None:
+            return None
+        factor = int(model.pipeline.vae_scale_factor)
+        if not 0 < config.decode_crop <= side or config.decode_crop % factor:
+            raise InputError(
+                f"decode_crop is a multiple of {factor} (pixels per latent pixel) up to {side} pixels, "
+                f"got {config.decode_crop}"
+            )
+        crop = config.decode_crop // factor
+        if 2 * config.crop_border >= crop:
+            raise InputError(f"crop_border {config.crop_border} leaves nothing of a window of {crop} latent pixels")
+        return crop
+
     def total(self, terms: Sequence[Tensor], answer: Answer) -> Terms:
         """``loss``, the weighted sum of one or two scalars; and ``pixel_weight``, where it is being balanced."""
         first, *rest = terms
@@ -151,7 +225,7 @@ class Composition:
             return {"loss": first}
         weight = self.weight(first, rest[0], answer.output)
         logged = {"pixel_weight": torch.tensor(weight)} if isinstance(self.weight, Balance) else {}
-        return {"loss": weighted_sum(first, rest[0], weight), **logged}
+        return {"loss": weighted_sum(first, rest[0], self._pixel_every * weight), **logged}
 
     def rewarded(
         self, terms: Terms, model: LatentDiffusion, answer: Answer, noised: Noised, prompts: Sequence[str]

@@ -4,7 +4,9 @@ Winner and loser of a pair share their noise and time, so that their errors diff
 """
 
 import copy
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,7 +21,15 @@ from trainers.latent_diffusion import LatentDiffusion
 from trainers.loop import OnCheckpoint, train
 from trainers.lora import WithoutAdapters, adapted
 from trainers.objective import Composition, ObjectiveConfig
-from trainers.optimizer_step import Loss, Terms
+from trainers.optimizer_step import Loss, Terms, fast_attention
+from trainers.pair_draws import (
+    REFERENCE_FILE,
+    PairDraws,
+    ReferenceErrors,
+    draw_pairs,
+    draws_of_pairs,
+    reference_errors,
+)
 from trainers.pixel_losses import emphasis
 from trainers.preference_losses import (
     CONVENTIONS,
@@ -66,6 +76,9 @@ class PreferenceConfig(ObjectiveConfig):
     loser_safety: float | None = None
     """Scale the loser's gradient so that the winner's error does not rise to first order (Diffusion-SDPO,
     arXiv 2511.03317, its mu: 0 to 1, higher is more careful); none for not, as in the paper."""
+    reference_draws: int | None = None
+    """For dpo and ipo: noises and times per pair, fixed for the run. The reference then answers each of them once,
+    before training, and leaves memory; none for new ones at every step, and a reference that answers every time."""
     soft_labels: bool = False
     """Use the pairs' share of votes (conservative DPO); otherwise every preference is certain, as in the paper."""
 
@@ -94,7 +107,10 @@ def train_preference(config: PreferenceConfig, on_checkpoint: OnCheckpoint | Non
     """
     check_preference(config)
     begun = start(config, TRAINER, paired_latents)
-    loss = preference_loss(begun.model, begun.data, config, begun.composition)
+    accelerator = begun.accelerator
+    with accelerator.main_process_first(), accelerator.autocast(), fast_attention(accelerator.device):
+        reference = measure_reference(begun.model, begun.data, config, begun.composition, begun.run.path)
+    loss = preference_loss(begun.model, begun.data, config, begun.composition, reference)
     train(begun.model, loss, config, begun.run, begun.accelerator, on_checkpoint, begun.composition.weight)
     return begun.run
 
@@ -109,6 +125,10 @@ def check_preference(config: PreferenceConfig) -> None:
         value = getattr(config, name)
         if value is not None and not value > 0:
             raise InputError(f"{name} must be positive, got {value}")
+    if config.reference_draws is not None and config.method not in WITH_REFERENCE:
+        raise InputError(f"reference_draws is for {' and '.join(WITH_REFERENCE)}; {config.method} has no reference")
+    if config.reference_draws is not None and config.reference_draws < 1:
+        raise InputError(f"reference_draws must be at least 1, got {config.reference_draws}")
     if config.anchor < 0:
         raise InputError(f"anchor must not be negative, got {config.anchor}")
     if config.loser_safety is not None and not 0 <= config.loser_safety <= 1:
@@ -127,21 +147,39 @@ class Comparison:
         model: its denoiser as it is now becomes the reference; with adapters, the denoiser without them.
         config: the settings, checked.
         composition: the terms.
+        measured: the reference's errors are known already, and no reference is kept.
     """
 
-    def __init__(self, model: LatentDiffusion, config: PreferenceConfig, composition: Composition) -> None:
+    def __init__(
+        self, model: LatentDiffusion, config: PreferenceConfig, composition: Composition, measured: bool = False
+    ) -> None:
         self.model, self.config, self.composition = model, config, composition
-        needed = config.method in WITH_REFERENCE
+        needed = config.method in WITH_REFERENCE and not measured
         self.reference: nn.Module | None = None
         if needed and adapted(model.denoiser):
             self.reference = WithoutAdapters(model.denoiser)
         elif needed:
             self.reference = copy.deepcopy(model.denoiser).requires_grad_(False).eval()
 
-    def __call__(self, answer: Answer, noised: Noised, labels: Tensor | None) -> dict[Kind, Compared]:
-        """Preferences by kind, of winners in the first half of the batch and losers in the second."""
-        kinds, pixel = self.composition.kinds, self.composition.pixel
-        fixed: dict[Kind, Tensor] = {}
+    def __call__(
+        self,
+        answer: Answer,
+        noised: Noised,
+        labels: Tensor | None,
+        kinds: tuple[Kind, ...],
+        known: dict[Kind, Tensor] | None = None,
+    ) -> dict[Kind, Compared]:
+        """Preferences by kind, of winners in the first half of the batch and losers in the second.
+
+        Args:
+            answer: of the model.
+            noised: what it was asked.
+            labels: soft labels, (n,), or None.
+            kinds: of errors.
+            known: errors of the reference, where they were measured before.
+        """
+        pixel = self.composition.pixel
+        fixed: dict[Kind, Tensor] = known or {}
         if self.reference is not None:
             with torch.no_grad():
                 fixed = errors(self.model, self.reference, noised, kinds, pixel)
@@ -181,36 +219,110 @@ class Comparison:
             return BETA[self.config.method]
         decoded = noised.decoded[0] if isinstance(noised.decoded, list) else noised.decoded
         sample = decoded if kind == "pixel" and decoded is not None else noised.z_t
-        return convert_beta(beta, CONVENTIONS[self.config.beta_convention], CONVENTIONS["mean"], sample[0].numel())
+        elements = sample[0].numel()
+        if kind == "pixel" and decoded is not None and noised.window is not None:
+            # The errors' mean stands for that of the whole image.
+            elements = elements * math.prod(noised.window.whole) // math.prod(noised.window.size)
+        return convert_beta(beta, CONVENTIONS[self.config.beta_convention], CONVENTIONS["mean"], elements)
 
 
 def preference_loss(
-    model: LatentDiffusion, data: PairedLatents, config: PreferenceConfig, composition: Composition
+    model: LatentDiffusion,
+    data: PairedLatents,
+    config: PreferenceConfig,
+    composition: Composition,
+    reference: ReferenceErrors | None = None,
 ) -> Loss:
-    """(7), or one of its terms, on batches of ``data``, as the loop calls it."""
-    compare = Comparison(model, config, composition)
+    """(7), or one of its terms, on batches of ``data``, as the loop calls it.
+
+    Args:
+        model: what is trained.
+        data: the pairs.
+        config: the settings.
+        composition: the terms.
+        reference: its errors on the fixed draws of ``reference_draws``; None to ask the reference for them.
+    """
+    compare = Comparison(model, config, composition, reference is not None)
 
     def loss(denoiser: nn.Module, batch: int, generator: torch.Generator) -> Terms:
         rows = batch_rows(len(data), config.batch_size, config.seed, batch)
-        shape = data.winner.mean[rows].shape
-        winner, loser = (
-            side.rows(rows).sample(torch.randn(shape, generator=generator)) for side in (data.winner, data.loser)
-        )
-        eps = torch.randn(shape, generator=generator)
-        t = model.sample_timesteps(len(rows), generator)
-        z, eps, t = (torch.cat(halves).to(model.device) for halves in ((winner, loser), (eps, eps), (t, t)))
-        conditioning = data.texts.rows(data.prompt[rows].repeat(2), model.device)
-        weight = pair_weights(data, rows, config)
-        weight = None if weight is None else weight.to(model.device)
-        noised = add_noise(model, z, eps, t, conditioning, composition.kinds, composition.pixel, weight)
+        kinds = composition.kinds_at(batch)
+        known: dict[Kind, Tensor] | None = None
+        if config.reference_draws is None:
+            draws = draw_pairs(model, composition, data.winner.mean[rows].shape, generator)
+        else:
+            numbers = torch.randint(config.reference_draws, (len(rows),), generator=generator)
+            draws = _fixed_draws(model, data, config, composition, rows, numbers)
+            if reference is not None:
+                known = reference.of(rows, numbers, kinds, model.device)
+        noised = noised_pairs(model, data, config, composition, rows, draws, kinds)
         labels = data.soft_label[rows].to(model.device) if config.soft_labels else None
         answer = ask(model, denoiser, noised)
-        compared = compare(answer, noised, labels)
+        compared = compare(answer, noised, labels, kinds, known)
         terms = composition.total([term.loss.mean() for term in compared.values()], answer)
         prompts = [data.texts.prompts[row] for row in data.prompt[rows].tolist()]
         return {**composition.rewarded(terms, model, answer, noised, prompts), **logged(compared)}
 
     return loss
+
+
+def noised_pairs(
+    model: LatentDiffusion,
+    data: PairedLatents,
+    config: PreferenceConfig,
+    composition: Composition,
+    rows: Tensor,
+    draws: PairDraws,
+    kinds: tuple[Kind, ...],
+) -> Noised:
+    """The winners and then the losers of these pairs with noise, 2n rows."""
+    winner, loser = data.winner.rows(rows).sample(draws.winner), data.loser.rows(rows).sample(draws.loser)
+    z, eps, t = (
+        torch.cat(halves).to(model.device) for halves in ((winner, loser), (draws.eps, draws.eps), (draws.t, draws.t))
+    )
+    conditioning = data.texts.rows(data.prompt[rows].repeat(2), model.device)
+    weight = pair_weights(data, rows, config)
+    weight = None if weight is None else weight.to(model.device)
+    window = None if draws.window is None else draws.window.repeat(2)
+    return add_noise(model, z, eps, t, conditioning, kinds, composition.pixel, weight, window)
+
+
+def measure_reference(
+    model: LatentDiffusion, data: PairedLatents, config: PreferenceConfig, composition: Composition, folder: Path
+) -> ReferenceErrors | None:
+    """The errors of the model as it is now on all draws; None without ``reference_draws``.
+
+    Args:
+        model: before its first step.
+        data: the pairs.
+        config: the settings.
+        composition: the terms.
+        folder: where they are kept.
+    """
+    if config.reference_draws is None:
+        return None
+
+    def measured(pairs: Tensor, numbers: Tensor) -> dict[Kind, Tensor]:
+        draws = _fixed_draws(model, data, config, composition, pairs, numbers)
+        noised = noised_pairs(model, data, config, composition, pairs, draws, composition.kinds)
+        return errors(model, model.denoiser, noised, composition.kinds, composition.pixel)
+
+    with torch.no_grad():
+        return reference_errors(
+            folder / REFERENCE_FILE, len(data), config.reference_draws, config.batch_size, composition.kinds, measured
+        )
+
+
+def _fixed_draws(
+    model: LatentDiffusion,
+    data: PairedLatents,
+    config: PreferenceConfig,
+    composition: Composition,
+    rows: Tensor,
+    numbers: Tensor,
+) -> PairDraws:
+    shape = data.winner.mean[rows].shape
+    return draws_of_pairs(model, composition, shape, config.seed, rows.tolist(), numbers.tolist())
 
 
 def pair_weights(data: PairedLatents, rows: Tensor, config: PreferenceConfig) -> Tensor | None:

@@ -58,6 +58,8 @@ def sft_loss(model: LatentDiffusion, data: CaptionedLatents, config: SftConfig, 
         eps = torch.randn(shape, generator=generator)
         t = model.sample_timesteps(len(rows), generator)
         dropped = torch.rand(len(rows), generator=generator) < config.caption_dropout
+        kinds = composition.kinds_at(batch)
+        window = composition.window(len(rows), shape[-2:], generator)
         prompt = data.prompt[rows].masked_fill(dropped, 0)
         marks = rows_of(data.flaws, rows)
         noised = add_noise(
@@ -66,12 +68,13 @@ def sft_loss(model: LatentDiffusion, data: CaptionedLatents, config: SftConfig, 
             eps.to(model.device),
             t.to(model.device),
             data.texts.rows(prompt, model.device),
-            composition.kinds,
+            kinds,
             composition.pixel,
             None if marks is None else emphasis(marks.to(model.device), config.flaws.kappa),
+            window,
         )
         answer = ask(model, denoiser, noised)
-        found = measure(model, answer, noised, composition.kinds, composition.pixel)
+        found = measure(model, answer, noised, kinds, composition.pixel)
         means = {kind: error.mean() for kind, error in found.items()}
         terms = composition.total(list(means.values()), answer)
         prompts = [data.texts.prompts[row] for row in prompt.tolist()]

@@ -14,6 +14,7 @@ from torch import Tensor
 from pixeval.errors import InputError
 from pixeval.runs import Run
 from trainers.data import Skipped, Texts, batch_rows
+from trainers.decoder_checkpoints import checkpoint_decoder
 from trainers.families.detect import load
 from trainers.flaw_maps import FlawMaps
 from trainers.latent_diffusion import LatentDiffusion
@@ -74,6 +75,8 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
     model = load(config.model).to(accelerator.device)
     if config.lora_rank is not None:
         model.adapt(config.lora_rank, config.lora_alpha, config.lora_targets, config.seed)
+    if config.decoder_checkpointing:
+        checkpoint_decoder(model.vae)
     resolution = training_resolution(model, config)
     flaws = FlawMaps(config.flaws, model.device) if config.flaws.wanted else None
     data = read(model, config.data, resolution, flaws)
@@ -86,7 +89,7 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
         if accelerator.is_main_process:
             run.write_info({**run.info, "balanced_pixel_weight": weight})
 
-    composition = Composition(config, model, data.texts.prompts, min(resolution), record)
+    composition = Composition(config, model, data.texts.prompts, min(resolution), record, accelerator.num_processes)
     run = start_run(config, trainer)
     (run.path / "skipped.json").write_text(json.dumps([entry._asdict() for entry in data.skipped], indent=1) + "\n")
     return Started(accelerator, model, data, run, composition)
