@@ -12,7 +12,7 @@ demo: .venv/ready
 	$(BIN)/pixeval demo --out work/demo
 
 test: .venv/ready browser
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # The tests of pages need Debian's Chromium; as root it is installed, else those tests are skipped (and fail in CI).
 browser:

@@ -8,12 +8,14 @@ from pixeval.scoring.memory import LEAST_PIXELS, MOST_PIXELS, batch_pixels, chun
 
 
 @pytest.mark.parametrize(
-    ("gigabytes", "megapixels"), [(None, 4.0), (64.0, 4.0), (8.0, 2.56), (0.5, 1.0)], ids=["unknown", "64", "8", "half"]
+    ("gigabytes", "megapixels"),
+    [(None, 32.0), (240.0, 32.0), (8.0, 2.56), (0.5, 0.25)],
+    ids=["none", "240", "8", "half"],
 )
 def test_batches_follow_the_memory(gigabytes: float | None, megapixels: float, monkeypatch: pytest.MonkeyPatch) -> None:
     size = None if gigabytes is None else int(gigabytes * 2**30)
     monkeypatch.setattr(memory, "memory_bytes", lambda device: size)
-    assert batch_pixels("cpu") / 2**20 == pytest.approx(megapixels, rel=0.01)
+    assert batch_pixels("cuda") / 2**20 == pytest.approx(megapixels, rel=0.01)
 
 
 def test_this_machine_has_memory() -> None:

@@ -90,12 +90,15 @@ def gaussian(planes: Tensor, sigma: float) -> Tensor:
     steps = torch.arange(-radius, radius + 1, dtype=planes.dtype, device=planes.device)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    across = _along_columns(pad_symmetric(planes, 0, radius), kernel).transpose(-1, -2)
-    return _along_columns(pad_symmetric(across, 0, radius), kernel).transpose(-1, -2).contiguous()
+    across = along_columns(pad_symmetric(planes, 0, radius), kernel).transpose(-1, -2)
+    return along_columns(pad_symmetric(across, 0, radius), kernel).transpose(-1, -2).contiguous()
 
 
-def _along_columns(padded: Tensor, kernel: Tensor) -> Tensor:
-    """Correlate each row, no padding: blocks of 32 results as one matrix product, far faster than a convolution."""
+def along_columns(padded: Tensor, kernel: Tensor) -> Tensor:
+    """Correlate each row with a kernel, without padding, so that rows get shorter.
+
+    Blocks of 32 results as one matrix product, far faster than a convolution.
+    """
     block, taps = 32, len(kernel)
     width = padded.shape[-1] - taps + 1
     filled = F.pad(padded, (0, -width % block))

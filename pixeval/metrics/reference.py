@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixeval.metrics.filters import along_columns
 from pixeval.metrics.spectrum import HIGH_BAND, band_energy
 
 STABILISERS = (0.01**2, 0.03**2)
@@ -48,9 +49,8 @@ def _windowed(planes: Tensor) -> Tensor:
     """Gaussian means over the places where an 11 x 11 window fits."""
     steps = torch.arange(-5, 6, dtype=planes.dtype, device=planes.device)
     kernel = torch.exp(-0.5 * (steps / 1.5).square())
-    kernel = (kernel / kernel.sum()).expand(planes.shape[1], 1, 1, 11)
-    across = F.conv2d(planes, kernel, groups=planes.shape[1])
-    return F.conv2d(across, kernel.transpose(-1, -2), groups=planes.shape[1])
+    kernel = kernel / kernel.sum()
+    return along_columns(along_columns(planes, kernel).transpose(-1, -2), kernel).transpose(-1, -2)
 
 
 class MsSsim:
