@@ -146,12 +146,13 @@ class NoiseFlaw(HeatMean):
 class OversaturationFlaw(HeatMean):
     """Colour pushed against the gamut: areas where a channel is at its limit because of the chroma.
 
-    What over-optimised rewards and high guidance tend to do. Chroma (largest minus smallest channel, from 0.2 to 1)
-    counts where, at its luma and hue, hardly more is possible, and in areas, not in single pixels. White, black and
-    grey never count; pure flat colours of drawings and logos do.
+    What over-optimised rewards and high guidance tend to do. The cube of chroma (largest minus smallest channel) is
+    the heat where, at that luma and hue, hardly more is possible, and in areas, not in single pixels: a channel at its
+    limit is common in dark and in bright colours, whose chroma is small. White, black and grey have none; pure flat
+    colours of drawings and logos have.
     """
 
-    fingerprint = "oversaturation_flaw/2"
+    fingerprint = "oversaturation_flaw/3"
 
     def heatmap(self, images: Tensor) -> Tensor:
         """N x H x W in [0, 1]."""
@@ -162,7 +163,7 @@ class OversaturationFlaw(HeatMean):
         chroma = images.amax(1, keepdim=True) - images.amin(1, keepdim=True)
         at_limit = ramp(used, 0.97, 1.0)
         areas = at_limit * ramp(box(at_limit, 5), 0.3, 0.9)
-        return gaussian(areas * ramp(chroma, 0.2, 1.0), 3.0).squeeze(1)
+        return gaussian(areas * chroma**3, 3.0).squeeze(1)
 
 
 class ClippingFlaw(HeatMean):

@@ -127,8 +127,7 @@ def oversaturation(image: Array) -> float:
     used = (np.abs(image - grey) / np.maximum(room, 1e-3)).max(-1)
     at_limit = np.clip((used - 0.97) / 0.03, 0, 1)
     around = ndimage.uniform_filter(at_limit, 5)
-    chroma = np.clip((image.max(-1) - image.min(-1) - 0.2) / 0.8, 0, 1)
-    heat = at_limit * np.clip((around - 0.3) / 0.6, 0, 1) * chroma
+    heat = at_limit * np.clip((around - 0.3) / 0.6, 0, 1) * (image.max(-1) - image.min(-1)) ** 3
     return float(ndimage.gaussian_filter(heat, 3.0, truncate=3.0).mean())
 
 
