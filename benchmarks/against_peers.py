@@ -169,8 +169,8 @@ def main() -> None:
     savemat(out / "torch" / "hub" / "pyiqa" / "niqe_modelparameters.mat", official)
     result: dict[str, object] = {"cores": os.cpu_count(), "images": options.images}
     for side in options.sides:
-        # fewer of the large ones, so that the slowest side ends within minutes
-        count = max(8, options.images * 256 // side)
+        # as many pixels at every size, so that the slowest side ends within minutes
+        count = max(8, options.images * 256**2 // side**2)
         counts = (max(2, count // 4), count)
         folders = [write_pairs(out / f"{side}-{n}", n, side) for n in counts]
         for peer in options.names:
