@@ -376,7 +376,7 @@ def test_unusable_data_is_named(world: Path, tmp_path: Path) -> None:
         "missing": "does not exist",
         "plain": "no captions",
         "broken.parquet": "Parquet",
-        "columns.parquet": "image",
+        "columns.parquet": "caption",
     }
     for number, (name, words) in enumerate(cases.items()):
         with pytest.raises(InputError, match=words):

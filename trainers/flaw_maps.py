@@ -117,9 +117,12 @@ class FlawMaps:
             raise InputError(f"{source} has no flaw maps in its columns; add flaw_map, or give a folder of maps")
 
 
-def rows_of(maps: Tensor | None, rows: Tensor) -> Tensor | None:
-    """Some of N x 1 x H x W uint8 maps, as float32 in [0, 1]."""
-    return None if maps is None else maps[rows].float() / 255
+def rows_of(maps: Sequence[Tensor] | None, rows: Tensor, flips: Tensor | None = None) -> Tensor | None:
+    """Some of N uint8 maps of 1 x H x W, as float32 n x 1 x H x W in [0, 1]; mirrored where ``flips`` says so."""
+    if maps is None:
+        return None
+    found = torch.stack([maps[row] for row in rows.tolist()]).float() / 255
+    return found if flips is None else torch.where(flips[:, None, None, None], found.flip(-1), found)
 
 
 def stacked(maps: Sequence[Tensor]) -> Tensor | None:

@@ -22,10 +22,13 @@ from pixeval.errors import InputError
 from pixeval.images import UnreadableImage, list_images, read_image
 from pixeval.metrics.filters import gaussian
 from pixeval.runs import Run
-from trainers.data import Skipped, Texts, batch_rows, encode_images, encode_texts, fit_image, read_captioned
+from trainers.data_order import batch_rows
 from trainers.decoder_window import Window
+from trainers.encoding import Texts, encode_images, encode_texts
 from trainers.errors import Answer, Kind, Objective
 from trainers.flaw_maps import FlawMaps
+from trainers.framing import Size, fit_image
+from trainers.image_sets import Skipped, read_captioned
 from trainers.latent_diffusion import LatentDiffusion
 from trainers.latents import Posterior
 from trainers.loop import OnCheckpoint, train
@@ -33,6 +36,7 @@ from trainers.losses import mean_square
 from trainers.objective import Composition, ObjectiveConfig
 from trainers.optimizer_step import Loss, Terms
 from trainers.start import start
+from trainers.tables import DatasetConfig
 
 TRAINER = "image-to-image"
 TASK, RECONSTRUCTION = "", "input"
@@ -64,6 +68,11 @@ class TranslatedLatents:
     prompt: Tensor
     skipped: tuple[Skipped, ...] = ()
 
+    @property
+    def buckets(self) -> Tensor:
+        """All images are of one size."""
+        return torch.zeros_like(self.prompt)
+
     def __len__(self) -> int:
         return len(self.prompt)
 
@@ -77,7 +86,9 @@ def train_image_to_image(config: ImageToImageConfig, on_checkpoint: OnCheckpoint
     """
     check_image_to_image(config)
 
-    def read(model: LatentDiffusion, data: Path, size: tuple[int, int], flaws: FlawMaps | None) -> TranslatedLatents:
+    def read(
+        model: LatentDiffusion, data: Path, size: Size, flaws: FlawMaps | None, dataset: DatasetConfig
+    ) -> TranslatedLatents:
         return translated_latents(model, data, size, config.blur)
 
     begun = start(config, TRAINER, read)
@@ -99,6 +110,8 @@ def check_image_to_image(config: ImageToImageConfig) -> None:
         raise InputError("objective control compares noisy latents, of which there are none here; use latent or both")
     if config.flaws.wanted or config.reward.metric is not None or config.evaluate is not None:
         raise InputError("flaws, reward and evaluate are for text-to-image training; leave them out")
+    if config.dataset != DatasetConfig():
+        raise InputError("dataset is for text-to-image training; image-to-image reads folders of images")
     if config.blur is not None and not config.blur > 0:
         raise InputError(f"blur is a deviation in pixels above 0, got {config.blur}")
 
@@ -194,7 +207,8 @@ def translated_latents(
     if posterior is None:
         raise InputError(f"{source} holds no images that can be used; give folders input/ and target/, or blur")
     texts, _ = encode_texts(model, [RECONSTRUCTION])
-    if all(torch.equal(value[0], value[1]) for value in texts.conditioning.values()):
+    told = texts.rows(torch.tensor([0, 1]), torch.device("cpu"))
+    if all(torch.equal(value[0], value[1]) for value in told.values()):
         raise InputError(
             f"the text encoder does not tell {RECONSTRUCTION!r} from no prompt; use detail_preserver=False"
         )

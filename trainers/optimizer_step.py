@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trainers.data import seeded
+from trainers.data_order import seeded
 from trainers.train_config import TrainConfig
 
 Terms = dict[str, Tensor]

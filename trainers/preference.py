@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pixeval.errors import InputError
 from pixeval.runs import Run
-from trainers.data import PairedLatents, batch_rows, paired_latents
+from trainers.data import PairedLatents, mirrored_rows, paired_latents
+from trainers.data_order import Order, drawn
 from trainers.errors import Answer, Kind, Noised, add_noise, ask, errors, measure
 from trainers.flaw_maps import rows_of
 from trainers.latent_diffusion import LatentDiffusion
@@ -129,6 +130,10 @@ def check_preference(config: PreferenceConfig) -> None:
         raise InputError(f"reference_draws is for {' and '.join(WITH_REFERENCE)}; {config.method} has no reference")
     if config.reference_draws is not None and config.reference_draws < 1:
         raise InputError(f"reference_draws must be at least 1, got {config.reference_draws}")
+    if config.reference_draws is not None and (config.dataset.buckets or config.dataset.flip):
+        raise InputError("reference_draws are measured once, at one size; leave out dataset.buckets and dataset.flip")
+    if config.dataset.ties == "half" and not config.soft_labels:
+        raise InputError("dataset.ties half gives ties the soft label 0.5, which soft_labels makes use of; give both")
     if config.anchor < 0:
         raise InputError(f"anchor must not be negative, got {config.anchor}")
     if config.loser_safety is not None and not 0 <= config.loser_safety <= 1:
@@ -244,18 +249,22 @@ def preference_loss(
     """
     compare = Comparison(model, config, composition, reference is not None)
 
+    order = Order(data.buckets, config.batch_size, config.seed)
+
     def loss(denoiser: nn.Module, batch: int, generator: torch.Generator) -> Terms:
-        rows = batch_rows(len(data), config.batch_size, config.seed, batch)
+        read = order.batch(batch)
+        rows = read.rows
+        flips = drawn("flip", 0.5 if config.dataset.flip else 0.0, config.seed, read)
         kinds = composition.kinds_at(batch)
         known: dict[Kind, Tensor] | None = None
         if config.reference_draws is None:
-            draws = draw_pairs(model, composition, data.winner.mean[rows].shape, generator)
+            draws = draw_pairs(model, composition, _shape(data, rows), generator)
         else:
             numbers = torch.randint(config.reference_draws, (len(rows),), generator=generator)
             draws = _fixed_draws(model, data, config, composition, rows, numbers)
             if reference is not None:
                 known = reference.of(rows, numbers, kinds, model.device)
-        noised = noised_pairs(model, data, config, composition, rows, draws, kinds)
+        noised = noised_pairs(model, data, config, composition, rows, draws, kinds, flips)
         labels = data.soft_label[rows].to(model.device) if config.soft_labels else None
         answer = ask(model, denoiser, noised)
         compared = compare(answer, noised, labels, kinds, known)
@@ -274,14 +283,18 @@ def noised_pairs(
     rows: Tensor,
     draws: PairDraws,
     kinds: tuple[Kind, ...],
+    flips: Tensor | None = None,
 ) -> Noised:
-    """The winners and then the losers of these pairs with noise, 2n rows."""
-    winner, loser = data.winner.rows(rows).sample(draws.winner), data.loser.rows(rows).sample(draws.loser)
+    """The winners and then the losers of these pairs with noise, 2n rows; mirrored where ``flips`` says so."""
+    flips = torch.zeros(len(rows), dtype=torch.bool) if flips is None else flips
+    mirrored = (None, None) if data.mirrored is None else data.mirrored
+    winner = mirrored_rows(data.winner, mirrored[0], rows, flips).sample(draws.winner)
+    loser = mirrored_rows(data.loser, mirrored[1], rows, flips).sample(draws.loser)
     z, eps, t = (
         torch.cat(halves).to(model.device) for halves in ((winner, loser), (draws.eps, draws.eps), (draws.t, draws.t))
     )
     conditioning = data.texts.rows(data.prompt[rows].repeat(2), model.device)
-    weight = pair_weights(data, rows, config)
+    weight = pair_weights(data, rows, config, flips)
     weight = None if weight is None else weight.to(model.device)
     window = None if draws.window is None else draws.window.repeat(2)
     return add_noise(model, z, eps, t, conditioning, kinds, composition.pixel, weight, window)
@@ -321,16 +334,22 @@ def _fixed_draws(
     rows: Tensor,
     numbers: Tensor,
 ) -> PairDraws:
-    shape = data.winner.mean[rows].shape
-    return draws_of_pairs(model, composition, shape, config.seed, rows.tolist(), numbers.tolist())
+    return draws_of_pairs(model, composition, _shape(data, rows), config.seed, rows.tolist(), numbers.tolist())
 
 
-def pair_weights(data: PairedLatents, rows: Tensor, config: PreferenceConfig) -> Tensor | None:
+def pair_weights(
+    data: PairedLatents, rows: Tensor, config: PreferenceConfig, flips: Tensor | None = None
+) -> Tensor | None:
     """Weights of the pixels of winners, then losers, 2n x 1 x H x W; None where there are no flaw maps."""
-    winner, loser = rows_of(data.winner_flaws, rows), rows_of(data.loser_flaws, rows)
+    winner, loser = (rows_of(maps, rows, flips) for maps in (data.winner_flaws, data.loser_flaws))
     if winner is None or loser is None:
         return None
     return torch.cat([emphasis(winner, config.flaws.winner_kappa), emphasis(loser, config.flaws.kappa)])
+
+
+def _shape(data: PairedLatents, rows: Tensor) -> tuple[int, ...]:
+    """Of the latents of these winners, n x C x h x w."""
+    return (len(rows), *data.winner.rows(rows[:1]).mean.shape[1:])
 
 
 def logged(compared: dict[Kind, Compared]) -> Terms:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pixeval.errors import InputError
-from trainers.data import seeded
+from trainers.data_order import seeded
 from trainers.latent_diffusion import Conditioning, LatentDiffusion
 from trainers.losses import latent_sft
 from trainers.schedules import target

@@ -7,7 +7,8 @@ from torch import nn
 
 from pixeval.errors import InputError
 from pixeval.runs import Run
-from trainers.data import CaptionedLatents, batch_rows, captioned_latents
+from trainers.data import CaptionedLatents, captioned_latents, mirrored_rows
+from trainers.data_order import Order, drawn
 from trainers.errors import add_noise, ask, measure
 from trainers.flaw_maps import rows_of
 from trainers.latent_diffusion import LatentDiffusion
@@ -51,17 +52,22 @@ def train_sft(config: SftConfig, on_checkpoint: OnCheckpoint | None = None) -> R
 def sft_loss(model: LatentDiffusion, data: CaptionedLatents, config: SftConfig, composition: Composition) -> Loss:
     """The objective of ``config`` on batches of ``data``, as the loop calls it."""
 
+    order = Order(data.buckets, config.batch_size, config.seed)
+
     def loss(denoiser: nn.Module, batch: int, generator: torch.Generator) -> Terms:
-        rows = batch_rows(len(data), config.batch_size, config.seed, batch)
-        shape = data.posterior.mean[rows].shape
-        z = data.posterior.rows(rows).sample(torch.randn(shape, generator=generator))
+        read = order.batch(batch)
+        rows = read.rows
+        flips = drawn("flip", 0.5 if config.dataset.flip else 0.0, config.seed, read)
+        posterior = mirrored_rows(data.posterior, data.mirrored, rows, flips)
+        shape = posterior.mean.shape
+        z = posterior.sample(torch.randn(shape, generator=generator))
         eps = torch.randn(shape, generator=generator)
-        t = model.sample_timesteps(len(rows), generator)
-        dropped = torch.rand(len(rows), generator=generator) < config.caption_dropout
+        t = model.sample_timesteps(len(rows), generator, (shape[-2], shape[-1]))
+        dropped = drawn("caption", config.caption_dropout, config.seed, read)
         kinds = composition.kinds_at(batch)
         window = composition.window(len(rows), shape[-2:], generator)
         prompt = data.prompt[rows].masked_fill(dropped, 0)
-        marks = rows_of(data.flaws, rows)
+        marks = rows_of(data.flaws, rows, flips)
         noised = add_noise(
             model,
             z.to(model.device),

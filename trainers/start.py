@@ -1,50 +1,35 @@
 """How a training run begins, the same for every trainer: settings, model, data, checks, and only then the folder."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor
 
 from pixeval.errors import InputError
 from pixeval.runs import Run
-from trainers.data import Skipped, Texts, batch_rows
+from trainers.data import TrainingData, counted
+from trainers.data_order import Order
 from trainers.decoder_checkpoints import checkpoint_decoder
 from trainers.families.detect import load
 from trainers.flaw_maps import FlawMaps
+from trainers.framing import Size, training_sizes
 from trainers.latent_diffusion import LatentDiffusion
-from trainers.latents import Posterior
 from trainers.objective import Composition, ObjectiveConfig, check_objective
 from trainers.probes import check_sign
+from trainers.tables import DatasetConfig
 from trainers.train_config import TrainConfig, check_settings, start_run
 
-
-class TrainingData(Protocol):
-    """What the start of a run needs to know of its data."""
-
-    @property
-    def texts(self) -> Texts: ...
-    @property
-    def prompt(self) -> Tensor: ...
-    @property
-    def good(self) -> Posterior:
-        """Latents that the model should be able to make: the images of SFT, the winners of pairs."""
-        ...
-
-    @property
-    def skipped(self) -> tuple[Skipped, ...]: ...
-
-    def __len__(self) -> int: ...
-
-
 Data = TypeVar("Data", bound=TrainingData)
-Read = Callable[[LatentDiffusion, Path, tuple[int, int], FlawMaps | None], Data]
-"""(model, source, height and width, maker of flaw maps) -> latents and texts."""
+Read = Callable[[LatentDiffusion, Path, Size, FlawMaps | None, DatasetConfig], Data]
+"""(model, source, height and width, maker of flaw maps, how to read) -> latents and texts."""
+SKIPPED_NAMED = 20
+"""Skipped rows that run.json names; skipped.json names all."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +41,8 @@ class Started(Generic[Data]):
     data: Data
     run: Run
     composition: Composition
+    order: Order
+    """Which rows each batch reads."""
 
 
 def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Data]:
@@ -79,20 +66,40 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
         checkpoint_decoder(model.vae)
     resolution = training_resolution(model, config)
     flaws = FlawMaps(config.flaws, model.device) if config.flaws.wanted else None
-    data = read(model, config.data, resolution, flaws)
+    data = read(model, config.data, resolution, flaws, config.dataset)
+    order = Order(data.buckets, config.batch_size, config.seed)
     if config.self_test:
-        rows = batch_rows(len(data), config.batch_size, config.seed, 0)
-        check_sign(model, data.good.mean[rows].to(model.device), data.texts.rows(data.prompt[rows], model.device))
+        rows = order.batch(0).rows
+        texts = data.texts.rows(data.prompt[rows], model.device)
+        check_sign(model, data.good.rows(rows).mean.to(model.device), texts)
     run = Run(config.out)
 
     def record(weight: float) -> None:
         if accelerator.is_main_process:
             run.write_info({**run.info, "balanced_pixel_weight": weight})
 
-    composition = Composition(config, model, data.texts.prompts, min(resolution), record, accelerator.num_processes)
+    shortest = min(min(size) for size in training_sizes(resolution, model.side_multiple, config.dataset.buckets))
+    composition = Composition(config, model, data.texts.prompts, shortest, record, accelerator.num_processes)
     run = start_run(config, trainer)
-    (run.path / "skipped.json").write_text(json.dumps([entry._asdict() for entry in data.skipped], indent=1) + "\n")
-    return Started(accelerator, model, data, run, composition)
+    if accelerator.is_main_process:
+        tell_skipped(run, data)
+    return Started(accelerator, model, data, run, composition, order)
+
+
+def tell_skipped(run: Run, data: TrainingData) -> None:
+    """Count and name the rows that could not be used: in the log, in run.json and, all of them, in skipped.json."""
+    skipped, kinds = data.skipped, counted(data.skipped)
+    text = json.dumps([entry._asdict() for entry in skipped], indent=1)
+    (run.path / "skipped.json").write_text(text + "\n")
+    named = [f"{entry.name}: {entry.reason}" for entry in skipped[:SKIPPED_NAMED]]
+    run.write_info({**run.info, "data": {"used": len(data), "skipped": kinds, "first_skipped": named}})
+    if skipped:
+        reasons = ", ".join(f"{count} by {kind}" for kind, count in kinds.items())
+        print(
+            f"pixeval: {len(skipped)} rows of the data cannot be used ({reasons}), {len(data)} are; "
+            f"the first: {named[0]}. All are named in {run.path / 'skipped.json'}",
+            file=sys.stderr,
+        )
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:

@@ -9,6 +9,7 @@ import torch
 from pixeval.errors import InputError
 from pixeval.rescore import Evaluation
 from pixeval.runs import Run
+from trainers.tables import DatasetConfig
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class TrainConfig:
     """What to train on."""
     out: Path
     """Run folder; given again with the same settings, the run continues."""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    """What of the data is read, and how."""
     steps: int = 200
     """Optimiser steps."""
     batch_size: int = 8
@@ -72,6 +75,8 @@ def check_settings(config: TrainConfig, trainer: str) -> None:
             raise InputError(f"{name} must be at least 1, got {getattr(config, name)}")
     if not config.learning_rate > 0:
         raise InputError(f"learning_rate must be positive, got {config.learning_rate}")
+    if config.dataset.max_rows is not None and config.dataset.max_rows < 1:
+        raise InputError(f"dataset.max_rows must be at least 1, got {config.dataset.max_rows}")
     if config.lora_rank is not None and config.lora_rank < 1:
         raise InputError(f"lora_rank must be at least 1, got {config.lora_rank}")
     if config.lora_rank is None and (config.lora_alpha is not None or config.lora_targets):

@@ -1,0 +1,411 @@
+"""Where training data come from, in what order they are read, and what is kept of them on disk."""
+
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from test_training import StopError, paint, preference_config, sft_config, stop_at, tree
+from tiny_flow_models import save_tiny_flow
+from tiny_models import CAPTIONS, RESOLUTION, save_tiny
+
+from pixeval.errors import InputError
+from pixeval.pair_folder import export_pairs
+from pixeval.records import Pair
+from trainers.data import captioned_latents, paired_latents
+from trainers.data_order import Batch, Order, batch_rows, drawn
+from trainers.families.detect import load
+from trainers.framing import bucket_sizes, nearest_bucket
+from trainers.image_sets import read_captioned
+from trainers.latent_cache import LatentRows
+from trainers.latents import Posterior
+from trainers.pair_sets import ReadPair, read_pairs
+from trainers.preference import train_preference
+from trainers.sft import SftConfig, train_sft
+from trainers.tables import DatasetConfig, open_tables
+
+SIZE = (RESOLUTION, RESOLUTION)
+
+
+def picture(seed: int, size: tuple[int, int] = SIZE, kind: str = "PNG") -> bytes:
+    colours = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(colours).resize(size[::-1], Image.Resampling.BICUBIC).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """models/sd-epsilon, sft/ and pairs/ of six images and five pairs."""
+    root = tmp_path_factory.mktemp("data")
+    save_tiny("sd-epsilon", root / "models" / "sd-epsilon")
+    (root / "sft").mkdir()
+    for i, caption in enumerate(CAPTIONS):
+        (root / "sft" / f"{i}.png").write_bytes(picture(i))
+        (root / "sft" / f"{i}.txt").write_text(caption)
+    pairs = []
+    for i, caption in enumerate(CAPTIONS[:5]):
+        for side in (0, 1):
+            paint(root / f"pair-{i}-{side}.png", 100 + 2 * i + side)
+        chosen, rejected = (str(root / f"pair-{i}-{side}.png") for side in (0, 1))
+        pairs.append(Pair(f"p{i}", caption, f"c{i}", f"r{i}", chosen, rejected, "a", "b", 0.8, "votes:appeal"))
+    export_pairs(pairs, root / "pairs", "test")
+    return root
+
+
+def pick_a_pic(path: Path) -> Path:
+    """The columns of yuvalkirstain/pickapic_v1 as its card lists them; the last five rows cannot be used as is."""
+    rows: list[dict[str, Any]] = []
+    labels = [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.5, 0.5), (0.0, 0.0), (None, None), (1.0, 0.0), (1.0, 0.0)]
+    for i, (first, second) in enumerate(labels):
+        images = [picture(200 + 2 * i, kind="JPEG"), picture(201 + 2 * i, kind="JPEG")]
+        rows.append(
+            {
+                "are_different": True, "best_image_uid": "x", "caption": CAPTIONS[i % 6], "created_at": None,
+                "has_label": i not in (4, 5), "image_0_uid": f"a{i}", "image_0_url": "", "image_1_uid": f"b{i}",
+                "image_1_url": "", "jpg_0": images[0], "jpg_1": images[1], "label_0": first, "label_1": second,
+                "model_0": "m", "model_1": "n", "ranking_id": i, "user_id": 0, "num_example_per_prompt": 1,
+                "__index_level_0__": i,
+            }
+        )  # fmt: skip
+    rows[6]["jpg_1"] = rows[6]["jpg_1"][:100]
+    rows[7]["caption"] = "  "
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def test_pick_a_pic_as_it_is_published(world: Path, tmp_path: Path) -> None:
+    file = pick_a_pic(tmp_path / "train-00000.parquet")
+    found = list(read_pairs(file, False, DatasetConfig()))
+    pairs = [pair for pair in found if isinstance(pair, ReadPair)]
+    assert [(p.chosen.uid, p.rejected.uid) for p in pairs] == [("a0", "b0"), ("b1", "a1"), ("a2", "b2")]
+    assert [pair.soft_label for pair in pairs] == [1.0, 1.0, 1.0]
+    left_out = [row.kind for row in found if not isinstance(row, ReadPair)]
+    assert left_out == ["tie", "no label", "no label", "image", "caption"]
+    half = [pair for pair in read_pairs(file, False, DatasetConfig(ties="half")) if isinstance(pair, ReadPair)]
+    assert [pair.soft_label for pair in half] == [1.0, 1.0, 1.0, 0.5]
+    first, second = (torch.from_numpy(np.array(Image.open(io.BytesIO(picture(i, kind="JPEG"))))) for i in (203, 202))
+    torch.testing.assert_close(pairs[1].chosen.image, first.permute(2, 0, 1) / 255)
+    torch.testing.assert_close(pairs[1].rejected.image, second.permute(2, 0, 1) / 255)
+
+    run = train_preference(preference_config(world, tmp_path / "run", data=file, objective="latent"))
+    told = run.info["data"]
+    assert told["used"] == 3
+    assert told["skipped"] == {"no label": 2, "tie": 1, "image": 1, "caption": 1}
+    assert told["first_skipped"][0] == "train-00000.parquet, row 4: was judged a tie"
+    assert len(json.loads((run.path / "skipped.json").read_text())) == 5
+    halves = {"dataset": DatasetConfig(ties="half"), "data": file}
+    with pytest.raises(InputError, match="give both"):
+        train_preference(preference_config(world, tmp_path / "half", **halves))
+    run = train_preference(preference_config(world, tmp_path / "half", **halves, soft_labels=True, objective="latent"))
+    assert run.info["data"]["used"] == 4
+
+
+def test_our_own_export_is_the_same_data_in_both_of_its_tables(world: Path) -> None:
+    own, published = (
+        [pair for pair in read_pairs(world / name, False, DatasetConfig()) if isinstance(pair, ReadPair)]
+        for name in ("pairs", "pairs/pickapic")
+    )
+    assert len(own) == len(published) == 5
+    for a, b in zip(own, published, strict=True):
+        assert (a.prompt, a.chosen.uid, a.rejected.uid, a.soft_label) == (
+            b.prompt, b.chosen.uid, b.rejected.uid, b.soft_label
+        )  # fmt: skip
+        assert torch.equal(a.chosen.image, b.chosen.image) and torch.equal(a.rejected.image, b.rejected.image)
+
+
+def hub_folder(root: Path, n: int = 6) -> Path:
+    """A data set as it lies on the hub: a card and Parquet files with an Image column under a name of its own."""
+    import datasets
+
+    rows = [{"picture": {"bytes": picture(i), "path": None}, "blurb": CAPTIONS[i % 6], "size": i} for i in range(n)]
+    rows[1]["picture"] = {"bytes": b"no image", "path": None}
+    rows[2]["blurb"] = ""
+    text, number, struct = (datasets.Value(kind) for kind in ("string", "int64", "binary"))
+    stored = datasets.Features({"picture": {"bytes": struct, "path": text}, "blurb": text, "size": number})
+    data = datasets.Dataset.from_list(rows, features=stored).cast_column("picture", datasets.Image(decode=False))
+    (root / "data").mkdir(parents=True)
+    data.to_parquet(root / "data" / "train-00000.parquet")
+    return root
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_data_set_of_the_hub_is_read_row_by_row(
+    streaming: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same calls as for a name on the hub, here with a folder below the current one as owner/name."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    hub_folder(tmp_path / "owner" / "name")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trainers.tables._on_hub", lambda source: source == Path("owner/name"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    found = list(read_captioned(Path("owner/name"), config=DatasetConfig(streaming=streaming)))
+    assert [(entry.caption, entry.fault if isinstance(entry.image, str) else "") for entry in found] == [
+        (CAPTIONS[0], ""), (CAPTIONS[1], "image"), ("", "caption"), *((c, "") for c in CAPTIONS[3:])
+    ]  # fmt: skip
+    assert len(list(read_captioned(Path("owner/name"), config=DatasetConfig(streaming=streaming, max_rows=2)))) == 2
+    with pytest.raises(InputError, match="neither a folder nor a data set"):
+        list(open_tables(Path("owner/name"), DatasetConfig(split="trian", streaming=streaming)))
+    with pytest.raises(InputError, match="'picture'"):
+        list(read_captioned(Path("owner/name"), config=DatasetConfig(image_column="pictur")))
+
+
+def test_a_stream_of_any_length_is_read_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 5,000 rows three are taken; the rest is never decoded."""
+    rows = [{"image": picture(i % 7), "text": "a"} for i in range(5000)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "long.parquet", row_group_size=64)
+    decoded: list[str] = []
+
+    def decode(cell: Any, name: str) -> torch.Tensor:
+        decoded.append(name)
+        return torch.zeros(3, 4, 4)
+
+    monkeypatch.setattr("trainers.image_sets.decode_cell", decode)
+    assert len(list(read_captioned(tmp_path / "long.parquet", config=DatasetConfig(max_rows=3)))) == 3
+    assert len(decoded) == 3
+
+
+def test_a_folder_saved_by_datasets_and_captions_in_lists(world: Path, tmp_path: Path) -> None:
+    import datasets
+
+    rows = [{"img": {"bytes": picture(i), "path": None}, "captions": ["", c, "other"]} for i, c in enumerate(CAPTIONS)]
+    data = datasets.Dataset.from_list(rows).cast_column("img", datasets.Image(decode=False))
+    datasets.DatasetDict({"train": data, "test": data.select([0])}).save_to_disk(str(tmp_path / "saved"))
+    assert [entry.caption for entry in read_captioned(tmp_path / "saved")] == CAPTIONS
+    assert len(list(read_captioned(tmp_path / "saved", config=DatasetConfig(split="test")))) == 1
+    with pytest.raises(InputError, match="Did you mean 'train'"):
+        list(read_captioned(tmp_path / "saved", config=DatasetConfig(split="trian")))
+
+
+def test_a_source_without_a_usable_row_says_why(world: Path, tmp_path: Path) -> None:
+    rows = [{"image": b"x", "text": "a"}, {"image": b"y", "text": "b"}, {"image": picture(0), "text": ""}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "bad.parquet")
+    with pytest.raises(InputError, match=r"2 by image, 1 by caption\. First problem: bad\.parquet, row 1"):
+        train_sft(sft_config(world, tmp_path / "run", data=tmp_path / "bad.parquet"))
+    tied = [{"prompt": "a", "chosen": picture(0), "rejected": picture(1), "soft_label": 0.5}] * 2
+    pq.write_table(pa.Table.from_pylist(tied), tmp_path / "tied.parquet")
+    with pytest.raises(InputError, match="2 by tie"):
+        train_preference(preference_config(world, tmp_path / "run", data=tmp_path / "tied.parquet"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("side", "multiple"), [(1024, 16), (512, 8), (32, 4), (48, 16)])
+def test_buckets_have_the_pixels_of_the_resolution_and_sides_that_fit(side: int, multiple: int) -> None:
+    sizes = bucket_sizes((side, side), multiple)
+    assert (side, side) in sizes and len(set(sizes)) == len(sizes) >= 3
+    assert {(w, h) for h, w in sizes} == set(sizes)
+    for height, width in sizes:
+        assert height % multiple == width % multiple == 0
+        assert height * width <= side * side and max(height, width) <= 2 * min(height, width)
+    if side == 1024:
+        assert (768, 1344) not in sizes or 768 * 1344 <= 1024**2
+        assert all(height * width > 0.85 * side * side for height, width in sizes)
+    assert sizes[nearest_bucket(torch.zeros(3, 100, 100), sizes)] == (side, side)
+    assert sizes[nearest_bucket(torch.zeros(3, 100, 900), sizes)] == sizes[-1]
+    assert sizes[-1][1] > sizes[-1][0]
+
+
+def test_every_row_is_read_equally_often_and_batches_are_of_one_bucket() -> None:
+    buckets = torch.tensor([0, 1, 0, 0, 2, 0, 1, 0, 0, 0])
+    order = Order(buckets, 3, seed=5)
+    batches = [order.batch(i) for i in range(20)]
+    assert all(len(set(buckets[batch.rows].tolist())) == 1 for batch in batches)
+    assert Counter(row for batch in batches for row in batch.rows.tolist()) == dict.fromkeys(range(10), 6)
+    later = Order(buckets, 3, seed=5).batch(17)
+    assert torch.equal(later.rows, batches[17].rows) and later.epochs == batches[17].epochs
+    assert [b.rows.tolist() for b in batches[:10]] != [b.rows.tolist() for b in batches[10:]]
+    single = Order(torch.zeros(7, dtype=torch.int64), 3, 1)
+    assert all(torch.equal(single.batch(i).rows, batch_rows(7, 3, 1, i)) for i in range(9))
+    assert single.batch(2).epochs == (0, 1, 1)
+
+
+def test_captions_are_dropped_by_seed_epoch_and_row_alone() -> None:
+    rows = torch.arange(2000)
+    first, again = (drawn("caption", 0.1, 3, Batch(rows, (0,) * 2000)) for _ in range(2))
+    assert torch.equal(first, again) and 0.07 < float(first.float().mean()) < 0.13
+    assert torch.equal(drawn("caption", 0.1, 3, Batch(rows[[7, 1500]], (0, 0))), first[[7, 1500]])
+    assert not torch.equal(drawn("caption", 0.1, 3, Batch(rows, (1,) * 2000)), first)
+    assert not torch.equal(drawn("flip", 0.1, 3, Batch(rows, (0,) * 2000)), first)
+
+
+def shaped(folder: Path) -> Path:
+    """Three wide images, three tall ones."""
+    folder.mkdir()
+    for i, caption in enumerate(CAPTIONS):
+        (folder / f"{i}.png").write_bytes(picture(i, (40, 72) if i % 2 else (72, 40)))
+        (folder / f"{i}.txt").write_text(caption)
+    return folder
+
+
+@pytest.mark.parametrize("family", ["sd-epsilon", "pixart-flow", "sdxl", "sd3", "flux-dev"])
+def test_families_train_in_buckets(family: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (save_tiny if family.split("-")[0] in ("sd", "pixart") else save_tiny_flow)(family, tmp_path / "model")
+    config = SftConfig(
+        model=tmp_path / "model", data=shaped(tmp_path / "sft"), out=tmp_path / "run", steps=3, batch_size=2,
+        dataset=DatasetConfig(buckets=True, flip=True), resolution=RESOLUTION, device="cpu", self_test=False,
+        learning_rate=1e-3,
+    )  # fmt: skip
+    seen: list[tuple[int, ...]] = []
+    model = type(load(config.model))
+    predict = model.predict
+
+    def watched(self: Any, z_t: Any, t: Any, conditioning: Any, denoiser: Any) -> Any:
+        seen.append(tuple(side * self.pipeline.vae_scale_factor for side in z_t.shape[2:]))
+        return predict(self, z_t, t, conditioning, denoiser)
+
+    monkeypatch.setattr(model, "predict", watched)
+    train_sft(config)
+    sizes = set(seen)
+    assert len(sizes) == 2 and {size[::-1] for size in sizes} == sizes and (RESOLUTION, RESOLUTION) not in sizes
+
+
+def test_sdxl_is_told_the_size_of_the_bucket(tmp_path: Path) -> None:
+    model = load(save_tiny_flow("sdxl", tmp_path / "model"))
+    told: list[torch.Tensor] = []
+
+    class Asked(torch.nn.Module):
+        def forward(self, z: torch.Tensor, t: torch.Tensor, **given: Any) -> tuple[torch.Tensor]:
+            told.append(given["added_cond_kwargs"]["time_ids"])
+            return (z,)
+
+    z = torch.zeros(2, 4, 20, 12)
+    model.predict(z, torch.zeros(2), model.encode_prompts(CAPTIONS[:2]), Asked())
+    assert told[0].tolist() == [[40, 24, 0, 0, 40, 24]] * 2
+
+
+def test_mirrored_latents_are_those_of_mirrored_images(world: Path, tmp_path: Path) -> None:
+    model = load(world / "models/sd-epsilon")
+    data = captioned_latents(model, world / "sft", SIZE, dataset=DatasetConfig(flip=True))
+    assert data.mirrored is not None
+    image = torch.from_numpy(np.array(Image.open(world / "sft/3.png"))).permute(2, 0, 1) / 127.5 - 1
+    expected = model.encode(torch.stack([image, image.flip(-1)])).mean
+    found = torch.cat([side.rows(torch.tensor([3])).mean for side in (data.posterior, data.mirrored)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    pairs = paired_latents(model, world / "pairs", SIZE, dataset=DatasetConfig(flip=True))
+    assert pairs.mirrored is not None and not torch.equal(pairs.mirrored[0].rows(torch.tensor([0])).mean, expected[:1])
+
+
+@pytest.mark.parametrize("trainer", ["sft", "preference"])
+def test_a_cache_on_disk_changes_no_bit_and_is_used_again(
+    trainer: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, train = {"sft": (sft_config, train_sft), "preference": (preference_config, train_preference)}[trainer]
+    kept = DatasetConfig(cache=tmp_path / "cache", flip=trainer == "sft")
+    plain: Any = make(world, tmp_path / "plain", objective="latent", dataset=replace(kept, cache=None))
+    train(plain)
+    train(replace(plain, out=tmp_path / "cached", dataset=kept))
+    assert tree(tmp_path / "plain") == tree(tmp_path / "cached")
+    files = {file for file in (tmp_path / "cache").rglob("*") if file.is_file()}
+    assert {file.suffix for file in files} == {".safetensors"}
+    model = load(world / "models/sd-epsilon")
+    read = captioned_latents if trainer == "sft" else paired_latents
+
+    def never(*given: Any) -> Any:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(model, "encode", never)
+    monkeypatch.setattr(model, "encode_prompts", never)
+    data: Any = read(model, plain.data, SIZE, dataset=kept)
+    assert isinstance(data.good, LatentRows) and all(isinstance(item, Path) for item in data.good.items)
+    before = {file.stat().st_mtime_ns for file in files}
+    assert {file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.safetensors")} == before
+
+
+def test_another_vae_text_encoder_or_size_has_other_entries(world: Path, tmp_path: Path) -> None:
+    from trainers.latent_cache import latent_folder, text_folder
+
+    model = load(world / "models/sd-epsilon")
+    folders = [latent_folder(tmp_path, model), text_folder(tmp_path, model)]
+    again = load(world / "models/sd-epsilon")
+    assert folders == [latent_folder(tmp_path, again), text_folder(tmp_path, again)]
+    with torch.no_grad():
+        next(again.vae.decoder.parameters()).add_(1e-6)  # type: ignore[union-attr]
+        next(again.pipeline.text_encoder.parameters())[0, 0] += 1e-6
+    assert latent_folder(tmp_path, again) != folders[0] and text_folder(tmp_path, again) != folders[1]
+    image = torch.rand(3, 8, 8)
+    from trainers.encoding import _content
+
+    assert folders[0].place(_content(image)) != folders[0].place(_content(image.view(3, 4, 16)))
+
+
+def test_a_damaged_entry_is_named(world: Path, tmp_path: Path) -> None:
+    kept = DatasetConfig(cache=tmp_path / "cache")
+    model = load(world / "models/sd-epsilon")
+    data = captioned_latents(model, world / "sft", SIZE, dataset=kept)
+    assert isinstance(data.posterior, LatentRows)
+    broken = data.posterior.items[2]
+    assert isinstance(broken, Path)
+    broken.write_bytes(broken.read_bytes()[:50])
+    with pytest.raises(InputError, match=f"{broken.name} is damaged"):
+        data.posterior.rows(torch.tensor([2]))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from trainers.sft import SftConfig, train_sft
+from trainers.tables import DatasetConfig
+world, out = Path(sys.argv[1]), Path(sys.argv[2])
+train_sft(SftConfig(model=world / "models" / "sd-epsilon", data=out / "many.parquet", out=out / "run", steps=2,
+                    batch_size=2, learning_rate=1e-3, device="cpu", self_test=False, objective="latent",
+                    dataset=DatasetConfig(cache=out / "cache")))
+"""
+
+
+@pytest.mark.timeout(600)
+def test_kill_9_while_encoding_loses_nothing(world: Path, tmp_path: Path) -> None:
+    rows = [{"image": picture(i), "text": f"number {i}"} for i in range(400)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "many.parquet")
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(world), str(tmp_path)], cwd=root, env=environment, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        if len(list((tmp_path / "cache").rglob("*.safetensors"))) >= 40:
+            break
+        time.sleep(0.002)
+    assert process.poll() is None, "the process ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(list((tmp_path / "cache").rglob("*.safetensors")))
+    assert 40 <= kept < 400
+    config: Any = sft_config(world, tmp_path / "run", data=tmp_path / "many.parquet", objective="latent")
+    train_sft(replace(config, dataset=DatasetConfig(cache=tmp_path / "cache")))
+    train_sft(replace(config, out=tmp_path / "whole"))
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+
+
+def test_a_run_in_buckets_from_a_cache_resumes_to_the_same_bits(world: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "steps": 4, "checkpoint_every": 2, "data": shaped(tmp_path / "sft"), "objective": "latent",
+        "dataset": DatasetConfig(buckets=True, flip=True, cache=tmp_path / "cache"), "caption_dropout": 0.5,
+    }  # fmt: skip
+    train_sft(sft_config(world, tmp_path / "whole", **settings))
+    with pytest.raises(StopError):
+        train_sft(sft_config(world, tmp_path / "parts", **settings), stop_at(2))
+    train_sft(sft_config(world, tmp_path / "parts", **settings))
+    assert tree(tmp_path / "whole") == tree(tmp_path / "parts")
+    assert math.isfinite(json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])["loss"])
+
+
+def test_latents_of_one_size_stay_one_block_in_memory(world: Path) -> None:
+    data = captioned_latents(load(world / "models/sd-epsilon"), world / "sft", SIZE)
+    assert isinstance(data.posterior, Posterior) and data.posterior.mean.shape[0] == 6
