@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from pixeval import __version__
+from pixeval.config_file import OPTION, take_config, trainer_of, words_of
 from pixeval.errors import InputError, unknown_name
 
 
@@ -152,6 +153,12 @@ def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
         if name in VERBS:
             return name, arguments[words:]
     first = arguments[0]
+    file, rest = take_config(arguments[1:])
+    if first == "train" and file is not None and (not rest or rest[0].startswith("-")):
+        name = f"train {trainer_of(file)}"
+        if name in VERBS:
+            return name, arguments[1:]
+        raise unknown_name(f"trainer in {file}:", name.split()[1], {v.split()[1] for v in VERBS if v[:6] == "train "})
     below = [name for name in VERBS if name.startswith(first + " ")]
     if below and (len(arguments) == 1 or arguments[1].startswith("-")):
         raise InputError(f"say which: {', '.join('pixeval ' + name for name in below)}")
@@ -163,6 +170,12 @@ def call(name: str, arguments: list[str]) -> int:
     verb = VERBS[name]
     as_json = "--json" in arguments
     arguments = [argument for argument in arguments if argument != "--json"]
+    file, arguments = take_config(arguments)
+    if file is not None and not name.startswith("train "):
+        raise InputError(f"{OPTION} is for 'pixeval train'; give the options of 'pixeval {name}' themselves")
+    if file is not None:
+        settings: Any = attribute(verb.config)
+        arguments = [*words_of(file, settings, name, arguments), *arguments]
     config = parse(attribute(verb.config), arguments, f"pixeval {name}", verb.summary, verb.positional)
     result = attribute(verb.run)(config)
     if result is None:
@@ -224,4 +237,5 @@ def usage() -> str:
     width = max(len(name) for name in VERBS)
     lines = [f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items()]
     head = "usage: pixeval VERB ...   (pixeval VERB --help tells its options; --json prints JSON)"
-    return "\n".join([head, "", *lines])
+    foot = "  pixeval train --config FILE.toml runs a recipe (see examples/); options beside it come first"
+    return "\n".join([head, "", *lines, "", foot])

@@ -20,6 +20,7 @@ from pixeval.pair_folder import export_pairs
 from pixeval.pipelines import Sampler, load_generator
 from pixeval.records import Pair
 from trainers.families.detect import load
+from trainers.pipeline_folder import take_component
 from trainers.preference import PreferenceConfig, train_preference
 from trainers.sft import SftConfig, train_sft
 from trainers.training_log import read_log
@@ -153,3 +154,30 @@ def test_settings_of_adapters_that_cannot_work_are_named(world: Path, tmp_path: 
     old, new = denoiser_weights(world / "sd-epsilon"), denoiser_weights(made)
     changed = {name for name in old if not torch.equal(old[name], new[name])}
     assert changed and all("conv1.weight" in name or "ff.net.2.weight" in name for name in changed)
+
+
+def test_frozen_parts_are_linked_or_copied_and_other_programs_weights_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, blobs = tmp_path / "base", tmp_path / "blobs"
+    (base / "parts").mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "1a2b").write_bytes(b"weights")
+    # As the hub's cache keeps a file.
+    (base / "model.safetensors").symlink_to(blobs / "1a2b")
+    for name in ("config.json", "model.fp16.safetensors", "pytorch_model.bin", "parts/spiece.model"):
+        (base / name).write_bytes(name.encode())
+    take_component(base, tmp_path / "linked")
+    kept = {path.relative_to(tmp_path / "linked").as_posix() for path in (tmp_path / "linked").rglob("*.*")}
+    assert kept == {"model.safetensors", "config.json", "parts/spiece.model"}
+    assert (tmp_path / "linked/model.safetensors").stat().st_ino == (blobs / "1a2b").stat().st_ino
+    assert not (tmp_path / "linked/model.safetensors").is_symlink()
+    (tmp_path / "linked/config.json").write_text("edited")
+    assert (base / "config.json").read_text() == "config.json", "small files are copies: they are edited in place"
+
+    def elsewhere(source: Path, target: Path) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("trainers.pipeline_folder.os.link", elsewhere)
+    take_component(base, tmp_path / "copied")
+    assert (tmp_path / "copied/model.safetensors").read_bytes() == b"weights"
