@@ -25,6 +25,11 @@ class BalanceConfig:
 class TermWeight(Stateful, Protocol):
     """Weight of the second term of a sum."""
 
+    @property
+    def value(self) -> float:
+        """The weight as it is now."""
+        ...
+
     def __call__(self, first: Tensor, second: Tensor, output: Tensor) -> float:
         """The weight for this batch.
 
@@ -76,7 +81,7 @@ class Balance:
 
     def __call__(self, first: Tensor, second: Tensor, output: Tensor) -> float:
         if len(self.logarithms) < self.config.batches and first.requires_grad:
-            found = _mean_over_processes(_log_ratio(first, second, output))
+            found = _mean_over_processes(log_ratio(first, second, output))
             if found is not None:
                 self.logarithms.append(found)
                 if len(self.logarithms) == self.config.batches:
@@ -90,7 +95,8 @@ class Balance:
         self.logarithms = [float(value) for value in state.get("logarithms", [])]
 
 
-def _log_ratio(first: Tensor, second: Tensor, output: Tensor) -> float | None:
+def log_ratio(first: Tensor, second: Tensor, output: Tensor) -> float | None:
+    """Logarithm of ``|d first / d output| / |d second / d output|``; None where one of them is 0."""
     norms = [
         float(torch.autograd.grad(term, output, retain_graph=True)[0].float().norm())
         for term in (first.float(), second.float())

@@ -8,7 +8,7 @@ and renamed, so a killed process leaves the previous complete one.
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,14 +55,19 @@ def save_state(
             # A copy, because safetensors refuses tied weights (as those of T5) that share their memory.
             tensors[f"module/{name}/{key}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     state = optimizer.state_dict()
+    numbers: dict[str, dict[str, Any]] = {}
     for index, moments in state["state"].items():
-        for key, value in moments.items():
-            tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+        for key, value in _flat(moments):
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{key}"] = value.detach().cpu().clone().contiguous()
+            else:
+                numbers.setdefault(str(index), {})[key] = value
     tensors["rng/cpu"] = torch.get_rng_state()
 
     def write(folder: Path) -> None:
         save_file(tensors, folder / "state.safetensors")
-        (folder / "state.json").write_text(json.dumps({**meta, "param_groups": state["param_groups"]}, indent=1))
+        facts = {**meta, "param_groups": state["param_groups"], **({"moments": numbers} if numbers else {})}
+        (folder / "state.json").write_text(json.dumps(facts, indent=1))
 
     write_directory(directory, write)
 
@@ -85,11 +90,13 @@ def load_state(directory: Path, modules: Mapping[str, nn.Module], optimizer: tor
         if missing:
             raise ValueError(f"{directory}: weights of {name!r} do not fit, first mismatch {sorted(missing)[0]!r}")
         module.load_state_dict(weights, strict=False)
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer/"):
             _, index, moment = key.split("/")
             state.setdefault(int(index), {})[moment] = value
+    for index, numbers in meta.pop("moments", {}).items():
+        state.setdefault(int(index), {}).update(numbers)
     optimizer.load_state_dict({"state": state, "param_groups": meta.pop("param_groups")})
     torch.set_rng_state(tensors["rng/cpu"])
     return meta
@@ -110,6 +117,13 @@ def write_directory(final: Path, write: Callable[[Path], object]) -> None:
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise InputError(f"cannot write {final} ({error}). Make room and run the same command again.") from error
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory so that no half of it is left under its name."""
+    doomed = path.with_name(path.name + ".removed")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def recover_directory(final: Path) -> bool:
@@ -134,6 +148,15 @@ def replace_directory(partial: Path, final: Path) -> None:
         final.rename(old)
     partial.rename(final)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _flat(moments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Items of a parameter's state, with those of a dict within it: bitsandbytes wraps what it quantised."""
+    for key, value in moments.items():
+        if isinstance(value, Mapping):
+            yield from value.items()
+        else:
+            yield key, value
 
 
 def _trainable_state(module: nn.Module) -> dict[str, Tensor]:

@@ -96,7 +96,8 @@ def train_image_to_image(config: ImageToImageConfig, on_checkpoint: OnCheckpoint
     if "prediction_type" in scheduler.config:
         scheduler.register_to_config(prediction_type="sample")
     loss = image_to_image_loss(begun.model, begun.data, config, begun.composition)
-    train(begun.model, loss, config, begun.run, begun.accelerator, on_checkpoint, begun.composition.weight)
+    weight = begun.composition.weight
+    train(begun.model, loss, config, begun.run, begun.accelerator, on_checkpoint, weight, begun.describe)
     return begun.run
 
 
@@ -110,6 +111,8 @@ def check_image_to_image(config: ImageToImageConfig) -> None:
         raise InputError("objective control compares noisy latents, of which there are none here; use latent or both")
     if config.flaws.wanted or config.reward.metric is not None or config.evaluate is not None:
         raise InputError("flaws, reward and evaluate are for text-to-image training; leave them out")
+    if config.probe_every is not None or config.keep_best is not None:
+        raise InputError("probe_every and keep_best are for text-to-image training; leave them out")
     if config.dataset != DatasetConfig():
         raise InputError("dataset is for text-to-image training; image-to-image reads folders of images")
     if config.blur is not None and not config.blur > 0:

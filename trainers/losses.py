@@ -39,6 +39,21 @@ def latent_zt(s: Tensor, eps_hat: Tensor, eps: Tensor) -> Tensor:
     return mean_square(s.float() * (eps_hat.float() - eps.float()))
 
 
+def min_snr_weight(a: Tensor, s: Tensor, gamma: float) -> Tensor:
+    """Weight of (1) by min-SNR-gamma (Hang et al., arXiv 2303.09556): ``min(SNR, gamma) / SNR`` with SNR = a^2 / s^2.
+
+    The paper's weights are min(SNR, gamma) for the error of x0, min(SNR, gamma) / SNR for that of eps and
+    min(SNR, gamma) / (SNR + 1) for that of v; in terms of (1), the error of eps, these are one and the same, and it
+    holds for flow models too.
+
+    Args:
+        a: of ``z_t = a z + s eps``, any shape.
+        s: of the same shape.
+        gamma: above 0; 5 in the paper.
+    """
+    return (gamma * s.square() / a.square()).clamp(max=1)
+
+
 def weighted_sum(first: Tensor, second: Tensor, weight: float) -> Tensor:
     """(3), with lambda as ``weight``; and (7), with mu: two losses (two separate log-sigmoids in (7)), added."""
     return first + weight * second

@@ -18,8 +18,9 @@ from trainers.data import PairedLatents, mirrored_rows, paired_latents
 from trainers.data_order import Order, drawn
 from trainers.errors import Answer, Kind, Noised, add_noise, ask, errors, measure
 from trainers.flaw_maps import rows_of
+from trainers.held_out import HeldOut, Judged
 from trainers.latent_diffusion import LatentDiffusion
-from trainers.loop import OnCheckpoint, train
+from trainers.loop import OnCheckpoint, Probe, train
 from trainers.lora import WithoutAdapters, adapted
 from trainers.objective import Composition, ObjectiveConfig
 from trainers.optimizer_step import Loss, Terms, fast_attention
@@ -112,7 +113,10 @@ def train_preference(config: PreferenceConfig, on_checkpoint: OnCheckpoint | Non
     with accelerator.main_process_first(), accelerator.autocast(), fast_attention(accelerator.device):
         reference = measure_reference(begun.model, begun.data, config, begun.composition, begun.run.path)
     loss = preference_loss(begun.model, begun.data, config, begun.composition, reference)
-    train(begun.model, loss, config, begun.run, begun.accelerator, on_checkpoint, begun.composition.weight)
+    model, composition = begun.model, begun.composition
+    with accelerator.autocast(), fast_attention(accelerator.device):
+        probe = None if begun.held_out is None else preference_probe(model, begun.held_out, config, composition)
+    train(model, loss, config, begun.run, accelerator, on_checkpoint, composition.weight, begun.describe, probe)
     return begun.run
 
 
@@ -229,6 +233,38 @@ class Comparison:
             # The errors' mean stands for that of the whole image.
             elements = elements * math.prod(noised.window.whole) // math.prod(noised.window.size)
         return convert_beta(beta, CONVENTIONS[self.config.beta_convention], CONVENTIONS["mean"], elements)
+
+
+def preference_probe(
+    model: LatentDiffusion, data: PairedLatents, config: PreferenceConfig, composition: Composition
+) -> Probe:
+    """The look at held-out pairs; ``accuracy`` is the share of them on which the model agrees.
+
+    Args:
+        model: before its first step: its denoiser as it is now answers as the reference, once.
+        data: the pairs.
+        config: the settings.
+        composition: the terms.
+    """
+    sides = {"winner": data.winner, "loser": data.loser}
+    held_out = HeldOut(model, sides, data.prompt, data.buckets, data.texts, composition, config.seed, config.batch_size)
+    kinds, pixel = composition.kinds, composition.pixel
+    compare = Comparison(model, config, composition, measured=True)
+    known: dict[int, dict[Kind, Tensor]] = {}
+    if config.method in WITH_REFERENCE:
+        with torch.no_grad():
+            for number in held_out.passes:
+                noised = held_out.noised(number, kinds, pixel)
+                known[number] = errors(model, model.denoiser, noised, kinds, pixel)
+
+    def judge(answer: Answer, noised: Noised, number: int) -> Judged:
+        compared = compare(answer, noised, None, kinds, known.get(number))
+        logits = {kind: term.preference.logit for kind, term in compared.items()}
+        values = {f"{kind}_accuracy": agreement(logit) for kind, logit in logits.items()}
+        values |= {f"{kind}_margin": logit for kind, logit in logits.items()}
+        return Judged([term.loss.mean() for term in compared.values()], values)
+
+    return lambda denoiser: held_out.look(denoiser, judge)
 
 
 def preference_loss(

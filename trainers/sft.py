@@ -9,10 +9,12 @@ from pixeval.errors import InputError
 from pixeval.runs import Run
 from trainers.data import CaptionedLatents, captioned_latents, mirrored_rows
 from trainers.data_order import Order, drawn
-from trainers.errors import add_noise, ask, measure
+from trainers.errors import Answer, Noised, add_noise, ask, measure
 from trainers.flaw_maps import rows_of
+from trainers.held_out import HeldOut, Judged
 from trainers.latent_diffusion import LatentDiffusion
-from trainers.loop import OnCheckpoint, train
+from trainers.loop import OnCheckpoint, Probe, train
+from trainers.losses import min_snr_weight
 from trainers.objective import Composition, ObjectiveConfig
 from trainers.optimizer_step import Loss, Terms
 from trainers.pixel_losses import emphasis
@@ -27,6 +29,8 @@ class SftConfig(ObjectiveConfig):
 
     caption_dropout: float = 0.1
     """Share of captions replaced by the empty one, for classifier-free guidance."""
+    min_snr: float | None = None
+    """Weigh (1) by min-SNR with this gamma, 5 in arXiv 2303.09556: low noise counts less; none for not."""
 
 
 def train_sft(config: SftConfig, on_checkpoint: OnCheckpoint | None = None) -> Run:
@@ -43,10 +47,26 @@ def train_sft(config: SftConfig, on_checkpoint: OnCheckpoint | None = None) -> R
     """
     if not 0 <= config.caption_dropout <= 1:
         raise InputError(f"caption_dropout is a share between 0 and 1, got {config.caption_dropout}")
+    if config.min_snr is not None and not config.min_snr > 0:
+        raise InputError(f"min_snr is gamma and must be positive, got {config.min_snr}")
     begun = start(config, TRAINER, captioned_latents)
-    loss = sft_loss(begun.model, begun.data, config, begun.composition)
-    train(begun.model, loss, config, begun.run, begun.accelerator, on_checkpoint, begun.composition.weight)
+    model, composition = begun.model, begun.composition
+    loss = sft_loss(model, begun.data, config, composition)
+    probe = None if begun.held_out is None else sft_probe(model, begun.held_out, config, composition)
+    train(model, loss, config, begun.run, begun.accelerator, on_checkpoint, composition.weight, begun.describe, probe)
     return begun.run
+
+
+def sft_probe(model: LatentDiffusion, data: CaptionedLatents, config: SftConfig, composition: Composition) -> Probe:
+    """The look at held-out samples."""
+    sides = {"": data.posterior}
+    held_out = HeldOut(model, sides, data.prompt, data.buckets, data.texts, composition, config.seed, config.batch_size)
+
+    def judge(answer: Answer, noised: Noised, number: int) -> Judged:
+        found = measure(model, answer, noised, composition.kinds, composition.pixel)
+        return Judged([error.mean() for error in found.values()], {})
+
+    return lambda denoiser: held_out.look(denoiser, judge)
 
 
 def sft_loss(model: LatentDiffusion, data: CaptionedLatents, config: SftConfig, composition: Composition) -> Loss:
@@ -82,7 +102,11 @@ def sft_loss(model: LatentDiffusion, data: CaptionedLatents, config: SftConfig, 
         answer = ask(model, denoiser, noised)
         found = measure(model, answer, noised, kinds, composition.pixel)
         means = {kind: error.mean() for kind, error in found.items()}
-        terms = composition.total(list(means.values()), answer)
+        weighted = dict(means)
+        if config.min_snr is not None and "latent" in found:
+            a, s = model.coefficients(noised.t, 1)
+            weighted["latent"] = (min_snr_weight(a, s, config.min_snr) * found["latent"]).mean()
+        terms = composition.total(list(weighted.values()), answer)
         prompts = [data.texts.prompts[row] for row in prompt.tolist()]
         terms = composition.rewarded(terms, model, answer, noised, prompts)
         return {**terms, **{f"{kind}_error": mean for kind, mean in means.items()}}

@@ -4,12 +4,14 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from pixeval.errors import InputError
 from pixeval.runs import Run
@@ -19,12 +21,17 @@ from trainers.decoder_checkpoints import checkpoint_decoder
 from trainers.families.detect import load
 from trainers.flaw_maps import FlawMaps
 from trainers.framing import Size, training_sizes
+from trainers.held_out import hold_out
 from trainers.latent_diffusion import LatentDiffusion
 from trainers.objective import Composition, ObjectiveConfig, check_objective
 from trainers.probes import check_sign
 from trainers.tables import DatasetConfig
+from trainers.tracker import choose_tracker
 from trainers.train_config import TrainConfig, check_settings, start_run
 
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+WAIT = timedelta(hours=12)
+"""How long processes wait for the first one, which alone generates and scores."""
 Data = TypeVar("Data", bound=TrainingData)
 Read = Callable[[LatentDiffusion, Path, Size, FlawMaps | None, DatasetConfig], Data]
 """(model, source, height and width, maker of flaw maps, how to read) -> latents and texts."""
@@ -36,13 +43,22 @@ SKIPPED_NAMED = 20
 class Started(Generic[Data]):
     """A run that is ready to train."""
 
+    config: ObjectiveConfig
     accelerator: Accelerator
     model: LatentDiffusion
     data: Data
+    held_out: Data | None
+    """What is probed and not trained on."""
     run: Run
     composition: Composition
     order: Order
     """Which rows each batch reads."""
+
+    def describe(self, batch: int) -> list[dict[str, Any]]:
+        """The rows of batch number ``batch``, counted without the skipped entries, with their prompts."""
+        rows = self.order.batch(batch).rows
+        prompts = [self.data.texts.prompts[i] for i in self.data.prompt[rows].tolist()]
+        return [{"batch": batch, "row": row, "prompt": p} for row, p in zip(rows.tolist(), prompts, strict=True)]
 
 
 def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Data]:
@@ -60,13 +76,21 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
     check_settings(config, trainer)
     accelerator = make_accelerator(config)
     model = load(config.model).to(accelerator.device)
-    if config.lora_rank is not None:
-        model.adapt(config.lora_rank, config.lora_alpha, config.lora_targets, config.seed)
     if config.decoder_checkpointing:
         checkpoint_decoder(model.vae)
+    if config.lora_rank is not None:
+        model.adapt(config.lora_rank, config.lora_alpha, config.lora_targets, config.seed)
     resolution = training_resolution(model, config)
     flaws = FlawMaps(config.flaws, model.device) if config.flaws.wanted else None
     data = read(model, config.data, resolution, flaws, config.dataset)
+    held_out: Data | None = None
+    if config.probe_every is not None and config.probe_data is None:
+        data, held_out = hold_out(data, config.probe_rows, config.seed)
+    elif config.probe_data is not None:
+        model.to(accelerator.device)  # the text encoders were moved away when they had done their work
+        held_out = read(model, config.probe_data, resolution, None, config.dataset)
+        if len(held_out) > config.probe_rows:
+            held_out = hold_out(held_out, config.probe_rows, config.seed)[1]
     order = Order(data.buckets, config.batch_size, config.seed)
     if config.self_test:
         rows = order.batch(0).rows
@@ -80,10 +104,11 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
 
     shortest = min(min(size) for size in training_sizes(resolution, model.side_multiple, config.dataset.buckets))
     composition = Composition(config, model, data.texts.prompts, shortest, record, accelerator.num_processes)
-    run = start_run(config, trainer)
     if accelerator.is_main_process:
+        start_run(config, trainer)
         tell_skipped(run, data)
-    return Started(accelerator, model, data, run, composition, order)
+    accelerator.wait_for_everyone()
+    return Started(config, accelerator, model, data, held_out, run, composition, order)
 
 
 def tell_skipped(run: Run, data: TrainingData) -> None:
@@ -106,7 +131,23 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """accelerate on the device of the settings; several processes when started by ``accelerate launch``."""
     # One process may train several times with different settings; accelerate keeps the first one's otherwise.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(cpu=config.device == "cpu", mixed_precision=config.mixed_precision)
+    tracker = choose_tracker(config.tracker)
+    accelerator = Accelerator(
+        cpu=config.device == "cpu",
+        mixed_precision=config.mixed_precision,
+        log_with=None if tracker == "none" else tracker,
+        project_dir=config.out,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
+    )
+    if accelerator.distributed_type in SHARDED:
+        raise InputError(
+            f"training under {accelerator.distributed_type.value} is not supported: its checkpoints and state are not "
+            "gathered from the processes. Start it with examples/accelerate/ddp.yaml; to save memory, use lora_rank, "
+            "optimizer adamw8bit, decode_crop or decoder_checkpointing."
+        )
+    # Nobody goes on, and the first process creates the run folder, before all have seen what is in it.
+    accelerator.wait_for_everyone()
+    return accelerator
 
 
 def training_resolution(model: LatentDiffusion, config: TrainConfig) -> tuple[int, int]:

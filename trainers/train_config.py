@@ -6,10 +6,13 @@ from typing import Literal
 
 import torch
 
+from pixeval.catalog import find, select
 from pixeval.errors import InputError
-from pixeval.rescore import Evaluation
+from pixeval.rescore import Evaluation, evaluation_metrics
 from pixeval.runs import Run
+from trainers.optimizers import OptimizerName, check_optimizer
 from trainers.tables import DatasetConfig
+from trainers.tracker import TrackerName, choose_tracker
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,28 @@ class TrainConfig:
     """Side of the square training images in pixels; none for what the model was made for."""
     checkpoint_every: int = 50
     """Steps between checkpoints; the last step always makes one."""
+    keep_last: int | None = None
+    """Checkpoints that stay on disk; none for all."""
+    keep_best: str | None = None
+    """Metric of the evaluation whose best checkpoint stays too; best.json names it."""
+    probe_every: int | None = None
+    """Steps between two looks at held-out data, with fixed noise, for probes.jsonl; none for never."""
+    probe_data: Path | None = None
+    """What to look at, in the form of data; none for rows of data, which are then not trained on."""
+    probe_rows: int = 16
+    """Samples (pairs) that are looked at."""
+    tripwires: bool = True
+    """Stop when the loss explodes, and warn of rising winner errors, reward hacking and loss of diversity."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    mixed_precision: Literal["no", "bf16"] = "no"
-    """Arithmetic of the denoiser; weights, schedules and the VAE stay in float32."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Arithmetic of the denoiser; weights, schedules and the VAE stay in float32. fp16, for older GPUs, scales the
+    gradients."""
+    optimizer: OptimizerName = "adamw"
+    """adamw8bit keeps the moments in 8 bits (Dettmers et al., arXiv 2110.02861) and needs bitsandbytes."""
+    tracker: TrackerName | None = None
+    """Where curves are drawn while training: tensorboard, wandb, trackio or none; by default TensorBoard where it is
+    installed."""
     evaluate: str | None = None
     """Suite to generate and score at every checkpoint; none for no evaluation."""
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -70,9 +91,10 @@ def check_settings(config: TrainConfig, trainer: str) -> None:
     Raises:
         InputError: naming the setting.
     """
-    for name in ("steps", "batch_size", "accumulate", "checkpoint_every"):
-        if getattr(config, name) < 1:
-            raise InputError(f"{name} must be at least 1, got {getattr(config, name)}")
+    for name in ("steps", "batch_size", "accumulate", "checkpoint_every", "keep_last", "probe_every", "probe_rows"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
     if not config.learning_rate > 0:
         raise InputError(f"learning_rate must be positive, got {config.learning_rate}")
     if config.dataset.max_rows is not None and config.dataset.max_rows < 1:
@@ -89,6 +111,14 @@ def check_settings(config: TrainConfig, trainer: str) -> None:
         raise InputError(f"device must be auto, cpu or cuda, got {config.device!r}")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
+    if config.mixed_precision == "fp16" and (config.device == "cpu" or not torch.cuda.is_available()):
+        raise InputError("mixed_precision fp16 needs a CUDA device; use bf16 or no")
+    check_optimizer(config.optimizer)
+    choose_tracker(config.tracker)
+    if config.keep_best is not None:
+        _check_best(config.keep_best, config)
+    if config.probe_data is not None and config.probe_every is None:
+        raise InputError("probe_data is looked at every probe_every steps; give that too")
     if config.out.exists() and not config.out.is_dir():
         raise InputError(f"{config.out} is a file; give the folder of the run")
     if config.out.exists() and any(config.out.iterdir()):
@@ -98,3 +128,11 @@ def check_settings(config: TrainConfig, trainer: str) -> None:
 def start_run(config: TrainConfig, trainer: str) -> Run:
     """Create or continue the run folder, with the settings in ``run.json``; after model and data proved usable."""
     return Run.create(config.out, "train", {"trainer": trainer, **asdict(config)})
+
+
+def _check_best(metric: str, config: TrainConfig) -> None:
+    spec = find(metric)
+    if config.evaluate is None:
+        raise InputError(f"keep_best {metric} is a metric of the evaluation; give evaluate, the suite to generate")
+    if spec not in select(evaluation_metrics(config.evaluation)):
+        raise InputError(f"keep_best {metric} is not among the metrics of the evaluation; add it to evaluation.metrics")

@@ -1,0 +1,68 @@
+"""Training in processes of its own, to be killed or to work with others; started by a fork server."""
+
+import multiprocessing
+import os
+import signal
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import trainers.sft
+from trainers.sft import SftConfig, train_sft
+
+
+def server() -> Any:
+    """Where processes come from: with everything imported, and no thread of torch started."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training_process"])
+    here, before = Path(__file__).parent, os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent)])  # the server looks nowhere else
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+    return context
+
+
+def start(target: Any, *arguments: Any) -> BaseProcess:
+    """Run ``target`` in a new process."""
+    process: BaseProcess = server().Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def train(config: SftConfig, threads: int, deadly_batch: int | None = None) -> None:
+    """Train; die by SIGKILL when batch number ``deadly_batch`` is asked for."""
+    torch.set_num_threads(threads)
+    if deadly_batch is not None:
+        make = trainers.sft.sft_loss
+
+        def deadly(*arguments: Any) -> Any:
+            loss = make(*arguments)
+
+            def dying(denoiser: Any, batch: int, generator: Any) -> Any:
+                if batch == deadly_batch:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return loss(denoiser, batch, generator)
+
+            return dying
+
+        trainers.sft.sft_loss = deadly
+    train_sft(config)
+
+
+def train_as(rank: int, size: int, meeting: Path, config: SftConfig, port: int) -> None:
+    """Train as one of ``size`` processes, as ``torchrun`` and ``accelerate launch`` start them."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true",
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    train_sft(config)
+    (meeting / f"done-{rank}").touch()
