@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pixeval.errors import InputError
 from pixeval.pair_folder import export_pairs
 from pixeval.records import Pair
-from trainers.data import captioned_latents, paired_latents, seeded
+from trainers.data import captioned_latents, paired_latents
+from trainers.data_order import seeded
 from trainers.decoder_checkpoints import checkpoint_decoder
 from trainers.decoder_window import Window, draw_window
 from trainers.errors import PixelTerm, add_noise, ask, measure

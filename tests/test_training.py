@@ -27,8 +27,11 @@ from pixeval.pair_folder import export_pairs
 from pixeval.records import Pair
 from pixeval.runs import Run
 from trainers.checkpoint import recover_directory
-from trainers.data import batch_rows, captioned_latents, fit_image, paired_latents, read_captioned
+from trainers.data import captioned_latents, paired_latents
+from trainers.data_order import batch_rows
 from trainers.families.detect import load
+from trainers.framing import fit_image
+from trainers.image_sets import read_captioned
 from trainers.latents import Posterior
 from trainers.objective import Composition
 from trainers.preference import PreferenceConfig, preference_loss, train_preference

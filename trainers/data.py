@@ -14,14 +14,10 @@ import torch
 from torch import Tensor
 
 from pixeval.errors import InputError
-from trainers.data_order import batch_rows as batch_rows
-from trainers.data_order import seeded as seeded
 from trainers.encoding import ImageEncoder, Latents, Texts, encode_texts
-from trainers.encoding import encode_images as encode_images
 from trainers.flaw_maps import FlawMaps
 from trainers.framing import Size, fit_image, fit_marks, nearest_bucket, training_sizes
-from trainers.image_sets import Skipped as Skipped
-from trainers.image_sets import read_captioned
+from trainers.image_sets import Skipped, read_captioned
 from trainers.latent_cache import LatentRows
 from trainers.latent_diffusion import LatentDiffusion
 from trainers.latents import Posterior

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pixeval.errors import InputError
-from trainers.data import seeded
+from trainers.data_order import seeded
 from trainers.decoder_window import Window
 from trainers.errors import Kind
 from trainers.latent_diffusion import LatentDiffusion
