@@ -27,7 +27,7 @@ from reports import charts, figures
 from reports.arms import Source, require_samples
 from reports.flaw_maps import FlawMaps, flaw_maps
 from reports.report import Report, assemble
-from reports.training import TrainingLog, training_log
+from reports.training import TrainingLog, training_log, training_warnings
 
 TEMPLATES = Path(__file__).parent
 
@@ -104,10 +104,17 @@ def read_sources(runs: Sequence[Run]) -> list[Source]:
 
 def read_log(run: Run, name: str) -> TrainingLog | None:
     """The training log of a run, None for runs without one."""
-    file = run.path / "metrics.jsonl"
-    if not file.exists():
+    if not (run.path / "metrics.jsonl").exists():
         return None
-    return training_log(file.read_text(encoding="utf-8", errors="replace").splitlines(), name)
+    log, probes = training_log(_lines(run, "metrics"), name), training_log(_lines(run, "probes"), name, "held-out ")
+    unreadable = log.unreadable_lines + probes.unreadable_lines
+    warnings = training_warnings(_lines(run, "warnings"))
+    return TrainingLog(name, log.curves + probes.curves, unreadable, warnings)
+
+
+def _lines(run: Run, log: str) -> list[str]:
+    file = run.path / f"{log}.jsonl"
+    return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
 
 
 def training_pairs(run: Run) -> tuple[int, int] | None:

@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_POINTS = 240
 GROUPS = ("loss", "accuracy", "margin", "reward", "grad", "lr", "learning_rate")
 """The order in which curves are shown, by a part of their name."""
+AT_ONE_TIME = re.compile(r"_t\d+$")
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,31 @@ class TrainingCurve:
 
 
 @dataclass(frozen=True)
+class TrainingWarning:
+    """A tripwire of one run."""
+
+    name: str
+    steps: tuple[int, ...]
+    """Of the checkpoints at which it was seen."""
+    text: str
+    """Of the last one."""
+
+
+@dataclass(frozen=True)
 class TrainingLog:
     """All curves of one run."""
 
     source: str
     curves: tuple[TrainingCurve, ...]
     unreadable_lines: int
+    warnings: tuple[TrainingWarning, ...] = ()
 
 
-def training_log(lines: Iterable[str], source: str) -> TrainingLog:
+def training_log(lines: Iterable[str], source: str, prefix: str = "") -> TrainingLog:
     """Read a log with one JSON object per line, each with ``step`` and numbers.
+
+    Curves of single times (``latent_error_t10``) are left out; their mean has a curve. ``prefix`` goes before every
+    name.
 
     A resumed run may have logged a step twice: the later line counts. Lines that are no JSON object (the last
     one of a killed run) are counted, not fatal.
@@ -54,10 +71,25 @@ def training_log(lines: Iterable[str], source: str) -> TrainingLog:
         except (ValueError, KeyError, TypeError, OverflowError):
             unreadable += 1
             continue
-        numbers = {k: float(v) for k, v in row.items() if k != "step" and type(v) in (int, float)}
+        held = {k: v for k, v in row.items() if k != "step" and not AT_ONE_TIME.search(k)}
+        numbers = {prefix + k: float(v) for k, v in held.items() if type(v) in (int, float)}
         rows.setdefault(step, {}).update(numbers)
     keys = sorted({key for row in rows.values() for key in row}, key=_order)
     return TrainingLog(source, tuple(_curve(rows, key, source) for key in keys), unreadable)
+
+
+def training_warnings(lines: Iterable[str]) -> tuple[TrainingWarning, ...]:
+    """Read ``warnings.jsonl``; lines that are no warnings are passed over."""
+    found: dict[str, TrainingWarning] = {}
+    for line in lines:
+        try:
+            row = json.loads(line)
+            name, step, text = str(row["warning"]), int(row["step"]), str(row["text"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        steps = found[name].steps if name in found else ()
+        found[name] = TrainingWarning(name, (*steps, step), text)
+    return tuple(found.values())
 
 
 def _order(key: str) -> tuple[int, str]:

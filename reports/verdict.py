@@ -188,6 +188,10 @@ def caveats(
             f"{'it' if total == 1 else 'them'}; the reasons stand below."
         )
     for log in logs:
+        lines += [
+            f"Training of {log.source} was warned of {w.name.replace('_', ' ')} at step {w.steps[-1]}: {w.text}."
+            for w in log.warnings
+        ]
         broken = [curve.key for curve in log.curves if curve.not_finite]
         if broken:
             lines.append(f"Training of {log.source} logged values that are not finite: {_join(broken)}.")

@@ -354,6 +354,20 @@ def test_training_log_survives_what_is_in_it() -> None:
     assert sum(y for _, y in many.points) / len(many.points) == pytest.approx(499.5)
 
 
+def test_held_out_curves_and_warnings_of_training_are_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", prompts=2, with_votes=False)
+    probes = [{"step": s, "pixel_error": 0.5 - s / 200, "pixel_error_t10": 0.1, "rows": {}} for s in (0, 20, 40, 60)]
+    (run.path / "probes.jsonl").write_text("\n".join(json.dumps(row) for row in probes))
+    warned = [{"step": s, "warning": "reward_hacking", "text": f"flaws <b> of step {s}"} for s in (40, 60)]
+    (run.path / "warnings.jsonl").write_text("\n".join(json.dumps(row) for row in warned) + '\n{"st')
+    page = build_report(ReportConfig(run.path)).read_text()
+    assert "held-out pixel_error" in page
+    assert "held-out pixel_error_t10" not in page
+    assert "reward hacking</b> at step 40, 60. flaws &lt;b&gt; of step 60." in page
+    told = json.loads((run.path / "report/report.json").read_text())
+    assert any("reward hacking at step 60" in line for line in told["summary"]["caveats"])
+
+
 def test_numbers_for_people() -> None:
     shown = [number(x) for x in (0.0, 0.000123, 0.01234, 12.0, 1234.5, None)]
     assert shown == ["0", "0.000123", "0.0123", "12", "1,234", "–"]

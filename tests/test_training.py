@@ -2,12 +2,8 @@
 
 import json
 import math
-import os
 import resource
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -236,38 +232,6 @@ def test_a_finished_run_is_left_as_it_is(world: Path, tmp_path: Path) -> None:
     before = tree(tmp_path / "run")
     train_sft(sft_config(world, tmp_path / "run"))
     assert tree(tmp_path / "run") == before
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from trainers.sft import SftConfig, train_sft
-world, out = Path(sys.argv[1]), Path(sys.argv[2])
-train_sft(SftConfig(model=world / "models" / "sd-epsilon", data=world / "sft", out=out, steps=12, batch_size=2,
-                    learning_rate=1e-3, device="cpu", self_test=False, checkpoint_every=3, objective="both"))
-"""
-
-
-@pytest.mark.timeout(900)  # a process that starts anew on a busy machine
-def test_kill_9_and_start_again_ends_in_the_same_files(world: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SCRIPT, str(world), str(tmp_path / "killed")]
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.DEVNULL)
-    log = tmp_path / "killed" / "metrics.jsonl"
-    deadline = time.monotonic() + 600
-    while process.poll() is None and time.monotonic() < deadline:
-        if log.exists() and log.read_bytes().count(b"\n") >= 5:
-            break
-        time.sleep(0.002)
-    assert process.poll() is None, "the process ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed/checkpoints/step-000012").exists()
-    settings: dict[str, Any] = {"steps": 12, "checkpoint_every": 3, "objective": "both"}
-    train_sft(sft_config(world, tmp_path / "killed", **settings))
-    train_sft(sft_config(world, tmp_path / "whole", **settings))
-    assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
 
 def test_a_directory_killed_between_two_renames_is_recovered(tmp_path: Path) -> None:
