@@ -40,10 +40,11 @@ FLAWS: tuple[MetricSpec, ...] = (
     ),
     _flaw(
         "banding_flaw",
-        "flaws:BandingFlaw",
+        "banding_flaw:BandingFlaw",
         "false contours in smooth gradients",
         "cf. Wang, Kum, Chen and Kokaram, ICIP 2016",
-        "Flat drawings with nearly equal colours side by side look the same to it.",
+        "Flat drawings with nearly equal colours side by side look the same to it; a few bands that run exactly across "
+        "or down count little, as the edges of blocks do.",
     ),
     _flaw(
         "grid_flaw",
@@ -63,10 +64,11 @@ FLAWS: tuple[MetricSpec, ...] = (
     ),
     _flaw(
         "jpeg_flaw",
-        "grid_flaws:JpegFlaw",
+        "jpeg_flaw:JpegFlaw",
         "blocks of JPEG coding, at any phase",
         "cf. Wang, Sheikh and Bovik 2002; Fan and de Queiroz 2003, doi:10.1109/TIP.2002.807361",
-        "Blind to coding that was rescaled afterwards, and to qualities above about 60.",
+        "Blind to coding that was rescaled afterwards. Coding also makes ringing and smears colour: those detectors "
+        "rightly see it too.",
     ),
     _flaw(
         "checkerboard_flaw",
@@ -96,7 +98,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "edge_flaws:ColourBleedingFlaw",
         "colour smeared over edges of luma",
         "blur of Crete-Roffet et al. 2007 in chroma against luma",
-        "Coloured light and reflections count; grey images have none.",
+        "Coloured light and reflections count, and so does JPEG's coarser coding of colour; grey images have none.",
         differentiable=True,
     ),
     _flaw(
@@ -108,7 +110,7 @@ FLAWS: tuple[MetricSpec, ...] = (
     ),
     _flaw(
         "clipping_flaw",
-        "flaws:ClippingFlaw",
+        "clipping_flaw:ClippingFlaw",
         "gradients cut off at black or white",
         "this project",
         "Lamps and the sun are rightly white and count all the same.",

@@ -2,8 +2,10 @@
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
+from skimage import data
 from torch import Tensor
 
 from pixeval.catalog import CATALOG, find, load
@@ -14,6 +16,7 @@ from pixeval.validation.clean_images import clean_images
 from pixeval.validation.jpeg_code import jpeg_coded
 from pixeval.validation.localisation import auc_judd
 from pixeval.validation.planted_flaws import PLANTED, VISIBLE, plant
+from pixeval.validation.rank_figures import krcc
 from pixeval.zoo.icons import load_icons
 
 DETECTORS = [spec.name for spec in CATALOG if spec.family == "flaws" and "weights" not in spec.needs]
@@ -228,3 +231,39 @@ def test_heatmaps_by_name_and_overlay() -> None:
         heatmaps(images, ["sharpness"])
     with pytest.raises(InputError, match="at least 16"):
         heatmaps(images[..., :8, :8], ["noise_flaw"])
+
+
+def planted_value(name: str, flaw: str, scene: str, level: int) -> float:
+    (found,) = (one for one in PLANTED if one.name == flaw)
+    return value(name, plant(found, scenes()[scene], level, scene).pixels)
+
+
+@pytest.mark.parametrize("flaw", ["banding", "colour_bleeding", "seam", "jpeg"])
+def test_values_rise_with_severity(flaw: str) -> None:
+    taus = []
+    for scene, clean in scenes().items():
+        values = [value(f"{flaw}_flaw", clean)] + [planted_value(f"{flaw}_flaw", flaw, scene, k) for k in range(1, 6)]
+        taus.append(krcc(np.arange(6.0), np.array(values)))
+    assert np.mean(taus) > 0.8, taus
+
+
+def test_straight_lines_are_no_banding() -> None:
+    for scene, clean in scenes().items():
+        rise = planted_value("banding_flaw", "banding", scene, 3) - value("banding_flaw", clean)
+        for other in ("grid", "patch_grid", "seam", "jpeg"):
+            assert planted_value("banding_flaw", other, scene, 3) - value("banding_flaw", clean) < 0.3 * rise, other
+
+
+def test_cells_are_no_seams() -> None:
+    def mean(flaw: str) -> float:
+        return float(np.mean([planted_value("seam_flaw", flaw, scene, 3) for scene in scenes()]))
+
+    assert max(mean("grid"), mean("patch_grid")) < 0.3 * mean("seam")
+
+
+def test_coding_that_was_averaged_away_is_not_found() -> None:
+    """A photograph from a camera, reduced, is clean; at full size its blocks are there."""
+    whole = torch.from_numpy(data.astronaut()[:320, :320].copy()).permute(2, 0, 1)[None].float() / 255
+    coded = (jpeg_coded(whole, 75) * 255).round() / 255
+    assert value("jpeg_flaw", torch.nn.functional.avg_pool2d(coded, 2)[0]) < 0.003
+    assert value("jpeg_flaw", coded[0, :, 5:165, 3:163]) > 0.02

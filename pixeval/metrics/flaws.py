@@ -50,37 +50,6 @@ class BlurFlaw:
         return severity, ramp(detail, 0.5 * STEP, 2 * STEP)
 
 
-class BandingFlaw(HeatMean):
-    """False contours: faint steps of 2 to 24 levels between flat plateaus, where a smooth gradient should be.
-
-    A step counts when three pixels on both of its sides are flat and no channel jumps farther. Flat drawings with
-    nearly equal colours side by side look the same to it.
-    """
-
-    fingerprint = "banding_flaw/2"
-    flat = 0.75 * STEP
-    threshold = 0.5 * STEP
-
-    def heatmap(self, images: Tensor) -> Tensor:
-        """N x H x W in [0, 1]."""
-        down = self._contours(images.transpose(-1, -2)).transpose(-1, -2)
-        signal = gaussian(torch.maximum(self._contours(images), down), 4.0)
-        return saturating(signal, self.threshold).squeeze(1)
-
-    def _contours(self, images: Tensor) -> Tensor:
-        """Height in luma of the contour crossed when entering each pixel along the row, else 0."""
-        grey = luma(images)
-        in_channels = F.pad((images[..., 1:] - images[..., :-1]).abs().amax(1, keepdim=True), (1, 0))
-        steps = F.pad((grey[..., 1:] - grey[..., :-1]).abs(), (1, 0))
-        is_flat = (steps < self.flat).to(grey)
-        around = pad_symmetric(is_flat, 0, 3)
-        width = grey.shape[-1]
-        flat_sides = torch.ones_like(steps)
-        for offset in (0, 1, 2, 4, 5, 6):
-            flat_sides = flat_sides * around[..., offset : offset + width]
-        return steps * flat_sides * ((steps >= 1.5 * STEP) & (in_channels <= 24 * STEP))
-
-
 class NoiseFlaw(HeatMean):
     """Grain: variation from pixel to pixel that is the same in all directions, and texture is not.
 
@@ -164,49 +133,3 @@ class OversaturationFlaw(HeatMean):
         at_limit = ramp(used, 0.97, 1.0)
         areas = at_limit * ramp(box(at_limit, 5), 0.3, 0.9)
         return gaussian(areas * chroma**3, 3.0).squeeze(1)
-
-
-class ClippingFlaw(HeatMean):
-    """Blown whites and crushed blacks: areas pinned at 0 or 255 into which a gradient runs and is cut off.
-
-    Per channel. An area counts as far as the values three pixels outside of it approach the limit on a slope; paper
-    white and flat black that end at contours were meant, and have no heat. Where half to nine tenths of the border of
-    the image are pinned, it is a ground of paper, whose objects may well fade into it: its heat counts a tenth.
-    """
-
-    fingerprint = "clipping_flaw/1"
-
-    def heatmap(self, images: Tensor) -> Tensor:
-        """N x H x W in [0, 1]."""
-        n, channels, height, width = images.shape
-        planes = images.reshape(n * channels, 1, height, width)
-        heat = torch.maximum(self._pinned(planes), self._pinned(1 - planes))
-        return heat.view(n, channels, height, width).mean(1)
-
-    def _pinned(self, planes: Tensor) -> Tensor:
-        """Heat of what is pinned at 0."""
-        pinned = ramp(-planes, -1.5 * STEP, -0.5 * STEP)
-        area = ramp(box(pinned, 3), 0.3, 0.8)
-        ring = F.max_pool2d(area, 9, 1, 4) - F.max_pool2d(area, 5, 1, 2)
-        # less is the halo of an object on paper, more is its contour; a slope has come from the limit at its own pace,
-        # the shading behind a contour has not
-        slope = gradient_magnitude(gaussian(planes, 0.7))
-        came_by_slope = ramp(7 * slope / planes.clamp_min(STEP), 0.6, 1.2)
-        cut_off = ring * came_by_slope * ramp(planes, 3 * STEP, 8 * STEP) * ramp(-planes, -70 * STEP, -40 * STEP)
-        # from the border inwards, ever wider, until some border is in sight
-        share, known = torch.zeros_like(planes), torch.zeros_like(planes)
-        for reach in (9, 33, 129):
-            seen = _wide_mean(ring, reach)
-            here = ramp(seen, 0.0, 0.02) * (1 - known)
-            share = share + here * _wide_mean(cut_off, reach) / seen.clamp_min(1e-6)
-            known = known + here
-        rows, columns = pinned[..., (0, -1), :].mean((-2, -1)), pinned[..., (0, -1)].mean((-2, -1))
-        paper = ramp((rows + columns) / 2, 0.5, 0.9)[..., None, None]
-        return area * share.square() * (1 - 0.9 * paper)
-
-
-def _wide_mean(planes: Tensor, reach: int) -> Tensor:
-    """Mean over about ``reach`` pixels a side, taken on a coarser image where that is much."""
-    coarse = max(1, reach // 8)
-    small = box(F.avg_pool2d(planes, coarse, coarse, ceil_mode=True, count_include_pad=False), 9)
-    return F.interpolate(small, planes.shape[-2:], mode="bilinear")

@@ -1,4 +1,4 @@
-"""Flaws that lie on a lattice: the cells of latents and patches, the blocks of JPEG, and the period of two pixels."""
+"""Flaws that lie on a lattice: the cells of latents and patches, and the period of two pixels."""
 
 import math
 
@@ -42,91 +42,84 @@ def over_columns(cells: Tensor, period: int, width: int) -> Tensor:
     return cells.repeat_interleave(period, -1)[..., :width]
 
 
+OFF_GRID = [2, 3, 4, 5, 6, 10, 11, 12, 13, 14]
+"""Phases of 16 pixels that no grid has; those next to 0 and 8 share a soft step or a line."""
+
+
+def phases_of_16(grey: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean steps by phase of 16 columns, and of 16 rows (that one turned)."""
+    return phase_means(lone_steps(grey), 16), phase_means(lone_steps(grey.transpose(-1, -2)), 16)
+
+
+def both_ways(across: Tensor, down: Tensor, like: Tensor) -> Tensor:
+    """Steps of columns and of rows, per cell of 16 pixels, as one smooth map of the size of ``like``."""
+    steps = over_columns(across, 16, like.shape[-1]) + over_columns(down, 16, like.shape[-2]).transpose(-1, -2)
+    return gaussian(steps, 2.0)
+
+
+def beyond_usual(phases: Tensor, phase: int) -> Tensor:
+    """How much higher the steps of ``phase`` are than those off the grid: N x 1 x H x cells."""
+    return phases[:, phase : phase + 1] - phases[:, OFF_GRID].mean(1, keepdim=True)
+
+
 class GridFlaw(HeatMean):
     """Steps and lines on the 8-pixel grid of latent decoders, beyond those at other places of the grid's cells.
 
     Compared are the steps into columns 8k with those into the strongest other column (not the next one, which a soft
-    step or a line shares), over windows of three cells. Both odd and even multiples must have them, or it
-    is the 16-pixel grid of patches. Where the blocks are JPEG's (see :class:`JpegFlaw`), the heat is not counted here.
-    A grid that was shifted or rescaled after generation is not found.
+    step or a line shares), over windows of three cells. Both odd and even multiples must have them, there and in
+    the image as a whole, or it is the 16-pixel grid of patches. Where the blocks are JPEG's (see
+    :func:`coding_evidence`), the heat is not counted here. A grid that was shifted or rescaled after generation is not
+    found.
     """
 
-    fingerprint = "grid_flaw/2"
+    fingerprint = "grid_flaw/3"
     half = 3 * STEP
 
     def heatmap(self, images: Tensor) -> Tensor:
         """N x H x W in [0, 1]."""
         grey = luma(images)
-        across = self._excess(grey)
-        down = self._excess(grey.transpose(-1, -2)).transpose(-1, -2)
-        heat = saturating(gaussian(across + down, 2.0), self.half).squeeze(1)
+        across, down = phases_of_16(grey)
+        border, middle = (
+            (beyond_usual(across, k).mean((1, 2, 3)) + beyond_usual(down, k).mean((1, 2, 3))).clamp_min(0)
+            for k in (0, 8)
+        )
+        every_8 = ramp(middle / (border + 0.02 * STEP), 0.4, 0.8)[:, None, None, None]
+        heat = saturating(both_ways(self._excess(across), self._excess(down), grey) * every_8, self.half).squeeze(1)
         start = torch.zeros(len(images), dtype=torch.long, device=images.device)
         return heat * (1 - coding_evidence(grey.detach(), start, start))
 
     @staticmethod
-    def _excess(grey: Tensor) -> Tensor:
-        phases = phase_means(lone_steps(grey), 16)
+    def _excess(phases: Tensor) -> Tensor:
         on_grid = torch.minimum(phases[:, :1], phases[:, 8:9])
-        off_grid = phases[:, [2, 3, 4, 5, 6, 10, 11, 12, 13, 14]].amax(1, keepdim=True)
-        return over_columns((on_grid - MARGIN * off_grid).clamp_min(0), 16, grey.shape[-1])
+        return (on_grid - MARGIN * phases[:, OFF_GRID].amax(1, keepdim=True)).clamp_min(0)
 
 
 class PatchGridFlaw(HeatMean):
     """Steps and lines on the 16-pixel grid of the patches of diffusion transformers (2 x 2 latents of 8 pixels).
 
-    As :class:`GridFlaw`, but against all other phases of the 16 pixels, the middle of the cell included.
+    As :class:`GridFlaw`, but against all other phases of the 16 pixels, the middle of the cell included; where the
+    middle has a quarter to half of the steps as well, it is a grid of 8 pixels and its chance excess is not counted.
     """
 
-    fingerprint = "patch_grid_flaw/1"
+    fingerprint = "patch_grid_flaw/2"
     half = 3 * STEP
 
     def heatmap(self, images: Tensor) -> Tensor:
         """N x H x W in [0, 1]."""
         grey = luma(images)
-        across = self._excess(grey)
-        down = self._excess(grey.transpose(-1, -2)).transpose(-1, -2)
-        return saturating(gaussian(across + down, 2.0), self.half).squeeze(1)
+        across, down = phases_of_16(grey)
+        wide, high = self._excess(across), self._excess(down)
+        # steps where there is heat
+        border, middle = (
+            (wide * beyond_usual(across, k)).sum((1, 2, 3)) + (high * beyond_usual(down, k)).sum((1, 2, 3))
+            for k in (0, 8)
+        )
+        every_8 = ramp(middle / border.clamp_min(1e-9), 0.25, 0.5)[:, None, None, None]
+        return saturating(both_ways(wide, high, grey) * (1 - every_8), self.half).squeeze(1)
 
     @staticmethod
-    def _excess(grey: Tensor) -> Tensor:
-        phases = phase_means(lone_steps(grey), 16)
-        excess = phases[:, :1] - MARGIN * phases[:, 2:15].amax(1, keepdim=True)
-        return over_columns(excess.clamp_min(0), 16, grey.shape[-1])
-
-
-class JpegFlaw(HeatMean):
-    """Blocks of JPEG coding, wherever the grid of blocks lies, so that a cropped image is judged as well.
-
-    The likeliest phases are those with the strongest steps (cf. Wang, Sheikh and Bovik 2002). Steps alone could be a
-    latent grid: the heat counts as far as the blocks also lack the high DCT frequencies that the same pixels show when
-    cut into blocks elsewhere (cf. Fan and de Queiroz 2003), which is what quantisation does. The hottest phase counts.
-    """
-
-    fingerprint = "jpeg_flaw/1"
-    half = 3 * STEP
-
-    def heatmap(self, images: Tensor) -> Tensor:
-        """N x H x W in [0, 1]."""
-        grey = luma(images)
-        columns, rows = self._excess(grey), self._excess(grey.transpose(-1, -2))
-        heats = []
-        for across, column in columns:
-            for down, row in rows:
-                heat = saturating(gaussian(across + down.transpose(-1, -2), 2.0), self.half).squeeze(1)
-                heats.append(heat * coding_evidence(grey, row, column))
-        found = torch.stack(heats)
-        best = found.mean((-2, -1)).argmax(0)
-        return found[best, torch.arange(len(grey), device=grey.device)]
-
-    @staticmethod
-    def _excess(grey: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """For the two likeliest phases: the excess of the steps there, N x 1 x H x W, and the phase, (N,)."""
-        phases = phase_means(lone_steps(grey), BLOCK)
-        rivals = torch.stack([phases.roll(-k, 1)[:, 2:7].amax(1) for k in range(BLOCK)], 1)
-        excess = (phases - rivals).clamp_min(0)
-        likeliest = excess.mean((-2, -1)).topk(2, 1).indices
-        each = torch.arange(len(grey), device=grey.device)
-        return [(over_columns(excess[each, k][:, None], BLOCK, grey.shape[-1]), k) for k in likeliest.unbind(1)]
+    def _excess(phases: Tensor) -> Tensor:
+        return (phases[:, :1] - MARGIN * phases[:, 2:15].amax(1, keepdim=True)).clamp_min(0)
 
 
 def coding_evidence(grey: Tensor, row: Tensor, column: Tensor) -> Tensor:

@@ -6,20 +6,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixeval.metrics.filters import box_rows, luma, pad_symmetric
-from pixeval.metrics.flaw_heat import STEP, ramp
+from pixeval.metrics.filters import box_columns, box_rows, luma, pad_symmetric
+from pixeval.metrics.flaw_heat import STEP, ramp, saturating
+
+WIDE, ALONG = 17, 31
+"""Pixels across a line over which restlessness is measured, and along it over which jumps are averaged."""
 
 
 class SeamFlaw:
     """A straight line across the image at which brightness or colour jumps, as between tiles decoded apart.
 
-    A line between two columns (or rows) is judged by its coverage: the share of places along it where the jump,
-    averaged over 25 pixels of the line, exceeds those of the lines next to it by a level and a half. Natural edges
+    A line between two columns (or rows) is judged by its coverage: the share of places along it where the jump exceeds
+    those of the lines next to it. Jumps are taken relative to how restless the image is there, cut off at one and a
+    half times that, so that a few strong edges do not make a line, and averaged over 31 pixels of it. Natural edges
     seldom run straight from border to border, and contours of more than 40 levels are not faint enough for a seam.
-    Lines with like ones 8 or 16 pixels beside are a grid, not seams. Value: heat of the strongest line.
+    Lines with like ones 16 and 32 pixels beside are a grid, not seams. Value: coverage of the strongest line, scaled
+    by its jump (half at 4 levels).
     """
 
-    fingerprint = "seam_flaw/1"
+    fingerprint = "seam_flaw/2"
+    half = 4 * STEP
 
     def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         return torch.stack([lines.amax(1) for lines in self._lines(images)], 1).amax(1)
@@ -38,25 +44,23 @@ class SeamFlaw:
         planes = torch.cat((grey, images[:, :1] - grey, images[:, 2:] - grey), 1)
         return self._upright(planes), self._upright(planes.transpose(-1, -2))
 
-    @staticmethod
-    def _upright(planes: Tensor) -> Tensor:
+    def _upright(self, planes: Tensor) -> Tensor:
         jumps = planes[..., 1:] - planes[..., :-1]
         width = jumps.shape[-1]
         around = pad_symmetric(jumps, 0, 1)
         # what the neighbours do on average is the slope of the image itself
         own = jumps - (around[..., :width] + around[..., 2:]) / 2
-        size = _along(own.clamp(-12 * STEP, 12 * STEP)).abs()
+        restless = (box_columns(own.abs(), WIDE) * WIDE - own.abs()) / (WIDE - 1)
+        size = box_rows((own / (0.5 * restless + 0.75 * STEP)).clamp(-1.5, 1.5), ALONG).abs()
         beside = pad_symmetric(size, 0, 4)
         usual = torch.stack([beside[..., k : k + width] for k in (0, 1, 2, 6, 7, 8)]).amax(0)
         # soft contours spread over three columns
-        contrast = _along(jumps + around[..., :width] + around[..., 2:]).abs()
-        covered = ramp(size - usual, 0.75 * STEP, 2 * STEP) * ramp(-contrast, -48 * STEP, -32 * STEP)
-        coverage = covered.amax(1).mean(1)
-        rivals = F.pad(coverage, (16, 16))
-        at_period = torch.stack([rivals[:, k : k + width] for k in (0, 8, 24, 32)]).amax(0)
-        return ramp(coverage - at_period, 0.3, 0.75)
-
-
-def _along(jumps: Tensor) -> Tensor:
-    """Mean over 25 pixels of each line; N x C x H x W."""
-    return box_rows(jumps.flatten(0, 1)[:, None], 25).view_as(jumps)
+        contrast = box_rows(jumps + around[..., :width] + around[..., 2:], 25).abs()
+        covered = ramp(size - usual, 0.25, 0.55) * ramp(-contrast, -48 * STEP, -32 * STEP)
+        covered = covered.amax(1)
+        coverage = covered.mean(1)
+        rivals = F.pad(coverage, (32, 32))
+        at_period = torch.stack([rivals[:, k : k + width] for k in (0, 16, 48, 64)]).mean(0)
+        height = box_rows(own.clamp(-24 * STEP, 24 * STEP), ALONG).abs().amax(1)
+        jump = (height * covered).sum(1) / covered.sum(1).clamp_min(1e-6)
+        return ramp(coverage - 3 * at_period, 0.2, 0.6) * saturating(jump, self.half)
