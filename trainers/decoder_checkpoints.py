@@ -31,7 +31,7 @@ def checkpoint_decoder(vae: nn.Module) -> None:
         names = ", ".join(kind.__name__ for kind in SUPPORTED)
         raise InputError(f"decoder_checkpointing is for {names}, this model has a {type(vae).__name__}; leave it out")
     for group in _groups(vae.decoder):
-        group.forward = partial(_forgetful, group.forward)  # type: ignore[method-assign]
+        group.forward = partial(_forgetful, group.forward)
 
 
 def _groups(decoder: nn.Module) -> list[nn.Module]:

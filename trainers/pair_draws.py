@@ -61,7 +61,8 @@ def draws_of_pairs(
     ]
     windows = [row.window for row in rows if row.window is not None]
     window = replace(windows[0], corner=torch.cat([w.corner for w in windows])) if windows else None
-    winner, loser, eps, t = (torch.cat([row[i] for row in rows]) for i in range(4))
+    columns = zip(*((row.winner, row.loser, row.eps, row.t) for row in rows), strict=True)
+    winner, loser, eps, t = (torch.cat(column) for column in columns)
     return PairDraws(winner, loser, eps, t, window)
 
 
@@ -101,7 +102,7 @@ def reference_errors(
         every = torch.arange(pairs * draws)
         parts = [
             {kind: error.reshape(2, -1).T.cpu() for kind, error in measure(rows // draws, rows % draws).items()}
-            for rows in tqdm(every.split(batch_size), desc="reference", unit="batch")
+            for rows in tqdm(torch.split(every, batch_size), desc="reference", unit="batch")
         ]
         table = {kind: torch.cat([part[kind] for part in parts]).reshape(pairs, draws, 2) for kind in kinds}
         partial = file.with_name(file.name + ".partial")
