@@ -15,7 +15,7 @@ import tyro
 
 from pixeval.errors import InputError, unknown_name
 from pixeval.pair_folder import export_pairs
-from pixeval.records import QUESTIONS, Pair, Question, Sample, Score, Vote, current_votes, people_first
+from pixeval.records import QUESTIONS, Pair, Question, Sample, Score, Vote, counted_votes, people_first
 from pixeval.runs import Run
 
 TiePolicy = Literal["drop", "half"]
@@ -68,7 +68,7 @@ def from_votes(
     """
     asked = [q for q in QUESTIONS if q in questions]
     grouped: dict[tuple[str, str], dict[Question, list[Vote]]] = defaultdict(lambda: defaultdict(list))
-    for vote in current_votes(list(votes)):
+    for vote in counted_votes(list(votes)):
         if vote.question in asked and vote.choice != "skip":
             first, second = sorted((vote.left, vote.right))
             grouped[first, second][vote.question].append(vote)

@@ -10,6 +10,11 @@ from typing import Literal
 
 Question = Literal["flaws", "appeal", "alignment"]
 Choice = Literal["left", "tie", "right", "both_bad", "skip", "reject"]
+Side = Literal["left", "right"]
+FlawCategory = Literal["artifact", "anatomy", "text", "blur", "texture", "colour", "other"]
+Severity = Literal["minor", "major"]
+CheckReply = Literal["yes", "no", "unsure"]
+Purpose = Literal["work", "training", "gold", "repeat"]
 Relation = Literal["left of", "right of", "above", "below"]
 
 QUESTIONS: tuple[Question, ...] = ("flaws", "appeal", "alignment")
@@ -109,6 +114,30 @@ class SetScore:
 
 
 @dataclass(frozen=True)
+class FlawMark:
+    """A place of one image that an annotator found flawed; coordinates are shares of width and height, in [0, 1]."""
+
+    side: Side
+    category: FlawCategory
+    severity: Severity
+    x: float
+    """Of the point, or of the left edge of the box."""
+    y: float
+    width: float = 0.0
+    """Of the box; a point has neither width nor height."""
+    height: float = 0.0
+
+
+@dataclass(frozen=True)
+class CheckAnswer:
+    """One yes/no question about the text of a prompt, answered for each image of a pair."""
+
+    question: str
+    left: CheckReply
+    right: CheckReply
+
+
+@dataclass(frozen=True)
 class Vote:
     """One answer of one annotator to one question about one pair; append-only."""
 
@@ -132,6 +161,18 @@ class Vote:
     """Id of the earlier vote that this one replaces (undo)."""
     simulated: bool = False
     """True for votes of simulated annotators; everything downstream says so."""
+    reason: str | None = None
+    """Why the pair was skipped, in the annotator's words or one of the app's."""
+    marks: tuple[FlawMark, ...] = ()
+    words: tuple[int, ...] = ()
+    """Places in ``prompt.split()`` of the words that an image misses or gets wrong."""
+    checks: tuple[CheckAnswer, ...] = ()
+    """Answers to the prompt's yes/no questions, as the paper measures text alignment."""
+    purpose: Purpose = "work"
+    """Only ``work`` enters win rates: the rest teaches annotators (``training``) or tests them (``gold`` pairs of known
+    answer, ``repeat`` of an earlier pair with the sides swapped)."""
+    propensity: float = 1.0
+    """Probability with which the schedule picked this pair; below 1 under active selection."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +208,11 @@ def current_votes(votes: list[Vote]) -> list[Vote]:
     """Drop votes that a later one supersedes."""
     replaced = {vote.supersedes for vote in votes if vote.supersedes}
     return [vote for vote in votes if vote.id not in replaced]
+
+
+def counted_votes(votes: list[Vote]) -> list[Vote]:
+    """Votes that enter win rates: current ones, without training, gold pairs and repeats."""
+    return [vote for vote in current_votes(votes) if vote.purpose == "work"]
 
 
 def people_first(votes: list[Vote]) -> list[Vote]:

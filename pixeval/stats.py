@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from pixeval.errors import InputError
-from pixeval.records import Question, Vote, current_votes
+from pixeval.records import Question, Vote, counted_votes
 
 Array = NDArray[np.float64]
 
@@ -274,7 +274,7 @@ def win_rates(votes: Sequence[Vote], a_label: str, b_label: str, question: Quest
     """
     kept = [
         v
-        for v in current_votes(list(votes))
+        for v in counted_votes(list(votes))
         if v.question == question and {v.left_label, v.right_label} == {a_label, b_label} and a_label != b_label
     ]
     signs = {id(v): sign for v in kept if (sign := _sign(v, a_label)) is not None}
@@ -323,7 +323,7 @@ def left_share(votes: Sequence[Vote], question: Question | None = None) -> Inter
 
     None when there are no decisive votes.
     """
-    kept = [v for v in current_votes(list(votes)) if question in (None, v.question) and v.choice in ("left", "right")]
+    kept = [v for v in counted_votes(list(votes)) if question in (None, v.question) and v.choice in ("left", "right")]
     return wilson(sum(v.choice == "left" for v in kept), len(kept)) if kept else None
 
 
@@ -333,7 +333,7 @@ def vote_agreement(votes: Sequence[Vote], question: Question) -> float | None:
     Skips and rejections are left out; None where alpha is undefined.
     """
     ratings: dict[Hashable, list[Hashable]] = {}
-    for vote in current_votes(list(votes)):
+    for vote in counted_votes(list(votes)):
         if vote.question == question and vote.choice not in ("skip", "reject"):
             first, second = sorted((vote.left, vote.right))
             chosen = {"left": vote.left, "right": vote.right}.get(vote.choice, vote.choice)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pixeval.records import QUESTIONS, Question, Vote, current_votes
+from pixeval.records import QUESTIONS, Question, Vote, counted_votes
 from pixeval.stats import Interval, WinRates, holm, left_share, vote_agreement, win_rates
 from reports.tables import Verdict, judge
 
@@ -68,7 +68,7 @@ def vote_results(votes: Sequence[Vote], comparisons: Sequence[tuple[str, str]]) 
 
 def _about(votes: Sequence[Vote], baseline: str, candidate: str, question: Question) -> list[Vote]:
     wanted = {baseline, candidate}
-    return [v for v in current_votes(list(votes)) if v.question == question and {v.left_label, v.right_label} == wanted]
+    return [v for v in counted_votes(list(votes)) if v.question == question and {v.left_label, v.right_label} == wanted]
 
 
 def _result(votes: Sequence[Vote], baseline: str, candidate: str, question: Question) -> VoteResult:
@@ -99,7 +99,7 @@ def _sign(vote: Vote, candidate: str) -> int:
 
 def protocol(votes: Sequence[Vote], arms: Sequence[str]) -> Protocol | None:
     """Facts about all votes of the report; None when there are none."""
-    current = current_votes(list(votes))
+    current = counted_votes(list(votes))
     if not current:
         return None
     times = sorted(v.answered_at for v in current)
