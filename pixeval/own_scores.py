@@ -28,7 +28,8 @@ from pixeval.runs import Run
 from pixeval.scoring.cache import Cache
 from pixeval.scoring.evaluate import score_run
 from pixeval.scoring.image_pass import FAILED, NOT_FINITE
-from pixeval.stats import Interval, mean_interval
+from pixeval.stats.bootstrap import mean_interval
+from pixeval.stats.interval import Interval
 
 PLACES: dict[str, float] = {
     "lowest": 0.0,

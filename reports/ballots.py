@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pixeval.records import QUESTIONS, Question, Vote, counted_votes
-from pixeval.stats import Interval, WinRates, holm, left_share, vote_agreement, win_rates
+from pixeval.stats.agreement import vote_agreement
+from pixeval.stats.interval import Interval
+from pixeval.stats.multiplicity import holm
+from pixeval.stats.win_rates import WinRates, left_share, win_rates
 from reports.tables import Verdict, judge
 
 QUESTION_TEXT: dict[Question, str] = {
@@ -80,13 +83,14 @@ def _result(votes: Sequence[Vote], baseline: str, candidate: str, question: Ques
         signs = [_sign(v, candidate) for v in rest if v.choice not in ("skip", "reject")]
         if signs:
             nets.append(sum(signs) / len(signs))
+    agreed = vote_agreement(votes, question)
     return VoteResult(
         question=question,
         title=QUESTION_TEXT[question],
         rates=rates,
         p_holm=1.0,
         verdict=judge(rates.net, True),
-        agreement=vote_agreement(votes, question),
+        agreement=None if agreed is None else agreed.alpha.value,
         leave_one_out=(min(nets), max(nets)) if nets else None,
     )
 

@@ -7,7 +7,10 @@ from typing import Literal
 
 from pixeval.metric_spec import MetricSpec
 from pixeval.records import Sample, Score, SetScore
-from pixeval.stats import Interval, holm, mean_interval, paired_interval, sign_flip_p
+from pixeval.stats.bootstrap import mean_interval, paired_interval
+from pixeval.stats.interval import Interval
+from pixeval.stats.multiplicity import holm
+from pixeval.stats.permutation import sign_flip_p
 from reports.arms import Arm, Pairing, held_out, pairings
 
 Verdict = Literal["better", "worse", "unclear", "higher", "lower"]

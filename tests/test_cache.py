@@ -21,7 +21,7 @@ from pixeval.scoring.batches import in_halves, prefetch
 from pixeval.scoring.cache import Cache, CacheConfig, cache, feature_key, render, score_key
 from pixeval.scoring.evaluate import score_folder, score_run
 from pixeval.scoring.image_pass import guarded
-from pixeval.stats import mean_interval, mean_intervals
+from pixeval.stats.bootstrap import mean_interval, mean_intervals
 from pixeval.zoo.icons import load_icons
 
 

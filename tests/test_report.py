@@ -17,7 +17,8 @@ from pixeval.images import write_png
 from pixeval.metrics.flaws import NoiseFlaw
 from pixeval.records import QUESTIONS, Sample, Score, SetScore, Vote, sample_id
 from pixeval.runs import Run
-from pixeval.stats import paired_interval, win_rates
+from pixeval.stats.bootstrap import paired_interval
+from pixeval.stats.win_rates import win_rates
 from pixeval.tables import write_records
 from pixeval.zoo.icons import load_icons
 from reports.arms import Source, arms_of, choose_baseline, choose_candidate

@@ -6,18 +6,13 @@ from scipy import stats as reference
 
 from pixeval.errors import InputError
 from pixeval.records import Choice, Vote
-from pixeval.stats import (
-    clustered_mean,
-    holm,
-    krippendorff_alpha,
-    left_share,
-    mean_interval,
-    paired_interval,
-    sign_flip_p,
-    vote_agreement,
-    wilson,
-    win_rates,
-)
+from pixeval.stats.agreement import krippendorff_alpha, vote_agreement
+from pixeval.stats.bootstrap import mean_interval, paired_interval
+from pixeval.stats.clusters import clustered_mean
+from pixeval.stats.multiplicity import holm
+from pixeval.stats.permutation import sign_flip_p
+from pixeval.stats.proportions import wilson
+from pixeval.stats.win_rates import left_share, win_rates
 
 
 def vote(
@@ -191,7 +186,8 @@ def test_superseded_votes_do_not_count() -> None:
 def test_agreement_and_side_bias() -> None:
     swapped = [vote(1, "left", "a", "b", "p1", "x"), vote(2, "right", "b", "a", "p1", "y")]
     swapped += [vote(3, "right", "a", "b", "p2", "x"), vote(4, "left", "b", "a", "p2", "y")]
-    assert vote_agreement(swapped, "appeal") == pytest.approx(1.0)
+    agreed = vote_agreement(swapped, "appeal")
+    assert agreed is not None and agreed.alpha.value == pytest.approx(1.0)
     always_left = [vote(i, "left", *("ab" if i % 2 else "ba"), prompt=f"p{i}") for i in range(20)]
     bias = left_share(always_left)
     assert bias is not None and bias.low is not None and bias.low > 0.5

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from pixeval.catalog import find
 from pixeval.runs import Run
-from pixeval.stats import Interval, mean_interval
+from pixeval.stats.bootstrap import mean_interval
+from pixeval.stats.interval import Interval
 from trainers.checkpoint import remove_directory
 
 LABEL = re.compile(r"step-(\d{6,})")

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from pixeval.catalog import find, select
 from pixeval.records import Sample
 from pixeval.runs import Run
-from pixeval.stats import Interval, paired_interval
+from pixeval.stats.bootstrap import paired_interval
+from pixeval.stats.interval import Interval
 from trainers.keeping import checkpoint_label
 from trainers.training_log import Line
 

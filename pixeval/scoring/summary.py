@@ -19,7 +19,7 @@ from pixeval.scoring.batches import UNREADABLE
 from pixeval.scoring.table import ABSENT, ScoreTable
 
 if TYPE_CHECKING:
-    from pixeval.stats import Interval
+    from pixeval.stats.interval import Interval
 
 Mask = NDArray[np.bool_]
 
@@ -70,7 +70,7 @@ def image_rows(table: ScoreTable, metrics: Sequence[str], samples: Sequence[Samp
 
 def _intervals(table: ScoreTable, scored: dict[str, Mask], samples: Sequence[Sample]) -> "dict[str, Interval]":
     """The mean of each metric over its samples with its interval; metrics of the same samples share their draws."""
-    from pixeval.stats import mean_intervals
+    from pixeval.stats.bootstrap import mean_intervals
 
     together: dict[bytes, list[str]] = {}
     for name, mask in scored.items():

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from pixeval.catalog import find, load
-from pixeval.stats import Interval, mean_interval, wilson
+from pixeval.stats.bootstrap import mean_interval
+from pixeval.stats.interval import Interval
+from pixeval.stats.proportions import wilson
 from pixeval.validation.clean_images import CleanImage
 from pixeval.validation.localisation import FIGURES, Array, mean_iou
 from pixeval.validation.planted_flaws import LEVELS, MEDIUM, PLANTED, VISIBLE, Planted, PlantedFlaw, plant

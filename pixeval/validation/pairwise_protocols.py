@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pixeval.errors import InputError
-from pixeval.stats import Interval, mean_interval
+from pixeval.stats.bootstrap import mean_interval
+from pixeval.stats.interval import Interval
 
 THRESHOLDS = tuple(step / 10 for step in range(11))
 """The tie thresholds that PickScore's evaluation tries."""

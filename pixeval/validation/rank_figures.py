@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
 from pixeval.errors import InputError
-from pixeval.stats import Interval
+from pixeval.stats.interval import Interval
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from pixeval.images import to_uint8
 from pixeval.pipelines import Sampler, load_generator
-from pixeval.stats import Interval, mean_interval, wilson
+from pixeval.stats.bootstrap import mean_interval
+from pixeval.stats.interval import Interval
+from pixeval.stats.proportions import wilson
 from pixeval.zoo.icons import load_icons
 from trainers.pretrain.vae import reconstruction_psnr
 
