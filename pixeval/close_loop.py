@@ -3,17 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pixeval.catalog import select
 from pixeval.encoders import ClipEncoder
 from pixeval.folder import ImageSet
 from pixeval.pipelines import resolve_model
 from pixeval.rescore import evaluation_metrics, rescore
+from pixeval.run_text import render as render_run
 from pixeval.runs import Run
 from pixeval.suites import load_prompts
 from trainers.image_to_image import ImageToImageConfig, train_image_to_image
 from trainers.loop import OnCheckpoint
+from trainers.plan import plan
+from trainers.plan_text import render as render_plan
 from trainers.preference import PreferenceConfig, train_preference
 from trainers.sft import SftConfig, train_sft
 from trainers.train_config import TrainConfig
@@ -21,19 +24,26 @@ from trainers.train_config import TrainConfig
 Config = TypeVar("Config", bound=TrainConfig)
 
 
-def sft(config: SftConfig) -> Run:
-    """Fine-tune and, with ``evaluate``, score the starting model and every checkpoint."""
-    return close_loop(config, train_sft)
+def sft(config: SftConfig) -> Run | dict[str, Any]:
+    """Fine-tune and, with ``evaluate``, score the starting model and every checkpoint; or only plan it."""
+    return plan(config) if config.plan else close_loop(config, train_sft)
 
 
-def preference(config: PreferenceConfig) -> Run:
-    """Tune on preferences and, with ``evaluate``, score the starting model and every checkpoint."""
-    return close_loop(config, train_preference)
+def preference(config: PreferenceConfig) -> Run | dict[str, Any]:
+    """Tune on preferences and, with ``evaluate``, score the starting model and every checkpoint; or only plan it."""
+    return plan(config) if config.plan else close_loop(config, train_preference)
 
 
-def image_to_image(config: ImageToImageConfig) -> Run:
-    """Train a model that turns images into images in one step."""
+def image_to_image(config: ImageToImageConfig) -> Run | dict[str, Any]:
+    """Train a model that turns images into images in one step; or only plan it."""
+    if config.plan:
+        return plan(config)
     return train_image_to_image(replace(config, model=Path(resolve_model(str(config.model)))))
+
+
+def render(finished: Run | dict[str, Any]) -> str:
+    """The finished run, or the plan, for a terminal."""
+    return render_plan(finished) if isinstance(finished, dict) else render_run(finished)
 
 
 def close_loop(config: Config, train: Callable[[Config, OnCheckpoint | None], Run]) -> Run:

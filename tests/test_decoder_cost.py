@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from PIL import Image
 from tiny_models import CAPTIONS, RESOLUTION, save_tiny, tiny_vae
 from torch import Tensor, nn
@@ -21,11 +22,13 @@ from trainers.decoder_checkpoints import checkpoint_decoder
 from trainers.decoder_window import Window, draw_window
 from trainers.errors import PixelTerm, add_noise, ask, measure
 from trainers.families.detect import load
+from trainers.latent_diffusion import LatentDiffusion
 from trainers.objective import Composition, PixelConfig
 from trainers.pixel_losses import pixel_sft
 from trainers.preference import PreferenceConfig, measure_reference, preference_loss, train_preference
 from trainers.schedules import target
 from trainers.sft import SftConfig, sft_loss, train_sft
+from trainers.tiny_decoder import TinyDecoder, agreement, load_tiny_decoder
 from trainers.training_log import read_log
 
 SIZE = (RESOLUTION, RESOLUTION)
@@ -50,8 +53,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, caption in enumerate(CAPTIONS[:3]):
         for side in (0, 1):
             paint(root / f"pair-{i}-{side}.png", 100 + 2 * i + side)
-        paths = [str(root / f"pair-{i}-{side}.png") for side in (0, 1)]
-        pairs.append(Pair(f"p{i}", caption, f"c{i}", f"r{i}", *paths, "a", "b", 0.8, "votes:flaws"))
+        chosen, rejected = (str(root / f"pair-{i}-{side}.png") for side in (0, 1))
+        pairs.append(Pair(f"p{i}", caption, f"c{i}", f"r{i}", chosen, rejected, "a", "b", 0.8, "votes:flaws"))
     export_pairs(pairs, root / "pairs", "test")
     return root
 
@@ -119,10 +122,11 @@ def test_both_arguments_are_cut_alike_and_only_the_window_gets_a_gradient(world:
     window = Window(torch.tensor([[0, 9], [5, 2]]), (6, 6), (LATENT, LATENT))
     noised = add_noise(model, z, eps, t, conditioning, ("pixel",), PixelTerm(), None, window)
     perfect = Believer(target(model.prediction, z, eps, a, s))
-    assert float(measure(model, ask(model, perfect, noised), noised, ("pixel",))["pixel"].max()) < 1e-8
+    found = measure(model, ask(model, perfect, noised), noised, ("pixel",))["pixel"]
+    assert float(found.detach().max()) < 1e-8
     wrong = Believer(target(model.prediction, z, eps, a, s) + 0.5)
     error = measure(model, ask(model, wrong, noised), noised, ("pixel",))["pixel"]
-    error.sum().backward()
+    error.sum().backward()  # type: ignore[no-untyped-call]
     gradient = wrong.output.grad
     assert gradient is not None
     inside = torch.zeros(2, 1, LATENT, LATENT, dtype=torch.bool)
@@ -287,3 +291,60 @@ def test_settings_of_cost_that_cannot_work_are_named(world: Path, tmp_path: Path
     with pytest.raises(InputError, match="reference_draws"):
         train_preference(preference(world, tmp_path / "run", reference_draws=2))
     assert not (tmp_path / "run").exists()
+
+
+def tiny_autoencoder(seed: int = 0) -> AutoencoderTiny:
+    """A decoder of TAESD's kind for the tiny VAE: 2x, four latent channels."""
+    torch.manual_seed(seed)
+    return AutoencoderTiny(
+        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1), latent_channels=4,
+    )  # fmt: skip
+
+
+class OwnDecoder(TinyDecoder):
+    """The model's own decoder in the place of a tiny one; ``sign`` turns its images around."""
+
+    def __init__(self, model: LatentDiffusion, sign: float) -> None:
+        nn.Module.__init__(self)
+        self.model, self.sign = model, sign
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.sign * self.model.decode(latents) + 0.25
+
+
+def test_a_decoder_agrees_with_itself_and_not_with_a_random_one(world: Path, tmp_path: Path) -> None:
+    model = load(world / "model")
+    z = 0.8 * torch.randn((3, 4, LATENT, LATENT), generator=torch.Generator().manual_seed(4))
+    asked = model.encode_prompts(CAPTIONS[:3])
+    for sign in (1.0, -1.0):  # squared errors do not know the sign, nor a constant
+        own = agreement(model, OwnDecoder(model, sign), z, asked, PixelTerm())
+        assert own.loss_correlation == pytest.approx(1, abs=1e-4)
+        assert own.gradient_cosine == pytest.approx(1, abs=1e-4)
+        assert own.enough
+    tiny_autoencoder().save_pretrained(tmp_path / "tiny")
+    other = agreement(model, load_tiny_decoder(tmp_path / "tiny", model), z, asked, PixelTerm())
+    assert not other.enough
+    assert other.gradient_cosine < 0.5
+    with pytest.raises(InputError, match="does not agree"):
+        train_sft(sft(world, tmp_path / "run", tiny_decoder=tmp_path / "tiny"))
+    AutoencoderTiny(latent_channels=8).save_pretrained(tmp_path / "eight")
+    with pytest.raises(InputError, match="8 channels"):
+        train_sft(sft(world, tmp_path / "run", tiny_decoder=tmp_path / "eight"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tiny_decoder_that_agrees_is_used_and_its_agreement_recorded(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the threshold out of the way; no weights of a tiny decoder of the tiny VAE exist."""
+    monkeypatch.setattr("trainers.tiny_decoder.LEAST_LOSS_CORRELATION", -2)
+    monkeypatch.setattr("trainers.tiny_decoder.LEAST_GRADIENT_COSINE", -2)
+    tiny_autoencoder().save_pretrained(tmp_path / "tiny")
+    run = train_sft(sft(world, tmp_path / "tiny-run", tiny_decoder=tmp_path / "tiny", decode_crop=16))
+    assert set(run.info["tiny_decoder"]) == {"loss_correlation", "gradient_cosine"}
+    assert "cosine of their gradients" in capsys.readouterr().err
+    own = train_sft(sft(world, tmp_path / "own-run", decode_crop=16))
+    first, expected = read_log(run)[0], read_log(own)[0]
+    assert first["latent_error"] == expected["latent_error"]
+    assert first["pixel_error"] != expected["pixel_error"]

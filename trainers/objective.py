@@ -75,9 +75,16 @@ class ObjectiveConfig(TrainConfig):
     """Latent pixels along the cuts of that window that are decoded but left out of the error."""
     decoder_checkpointing: bool = False
     """Compute the decoder's activations again in the backward pass instead of keeping them: less memory, more time."""
+    tiny_decoder: Path | None = None
+    """Folder of a diffusers AutoencoderTiny (TAESD, TAEF1 and the like) that decodes for the pixel term in the place of
+    the model's own decoder; refused where the two do not agree."""
     pixel_every: int = 1
     """Steps per pixel term: it is computed at every k-th step and counts k times there, which leaves the mean of the
     gradient over steps as it is and makes it noisier."""
+    plan: bool = False
+    """Print what a step will cost in memory, arithmetic and time, and do nothing else; loads no weights and no data."""
+    plan_tflops: float | None = None
+    """What the device reaches in TFLOP/s, for the time in the plan; none to measure this machine, once."""
 
 
 def check_objective(config: ObjectiveConfig) -> None:
@@ -110,6 +117,7 @@ def _check_cost(config: ObjectiveConfig) -> None:
     for name, given in (
         ("decode_crop", config.decode_crop is not None),
         ("decoder_checkpointing", config.decoder_checkpointing),
+        ("tiny_decoder", config.tiny_decoder is not None),
         ("pixel_every", config.pixel_every != 1),
     ):
         if given and "pixel" not in kinds:
@@ -122,6 +130,10 @@ def _check_cost(config: ObjectiveConfig) -> None:
         raise InputError(f"crop_border is not negative and belongs to decode_crop, got {config.crop_border}")
     if config.crop_border and config.pixel.distance == "lpips":
         raise InputError("the distance lpips is one number per image and has no border to leave out; use another")
+    if config.tiny_decoder is not None and config.pixel.distance == "decoder_features":
+        raise InputError("the distance decoder_features is about the model's own decoder; leave tiny_decoder out")
+    if config.tiny_decoder is not None and config.decoder_checkpointing:
+        raise InputError("decoder_checkpointing is for the model's own decoder; leave it or tiny_decoder out")
 
 
 def pixel_term(config: PixelConfig, model: LatentDiffusion) -> PixelTerm:

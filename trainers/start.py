@@ -26,6 +26,7 @@ from trainers.latent_diffusion import LatentDiffusion
 from trainers.objective import Composition, ObjectiveConfig, check_objective
 from trainers.probes import check_sign
 from trainers.tables import DatasetConfig
+from trainers.tiny_decoder import with_tiny_decoder
 from trainers.tracker import choose_tracker
 from trainers.train_config import TrainConfig, check_settings, start_run
 
@@ -104,9 +105,16 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
 
     shortest = min(min(size) for size in training_sizes(resolution, model.side_multiple, config.dataset.buckets))
     composition = Composition(config, model, data.texts.prompts, shortest, record, accelerator.num_processes)
+    tiny = None
+    if config.tiny_decoder is not None:
+        rows = order.batch(0).rows
+        z, asked = data.good.rows(rows).mean.to(model.device), data.texts.rows(data.prompt[rows], model.device)
+        composition.pixel, tiny = with_tiny_decoder(config.tiny_decoder, model, composition.pixel, z, asked)
     if accelerator.is_main_process:
         start_run(config, trainer)
         tell_skipped(run, data)
+        if tiny is not None:
+            run.write_info({**run.info, "tiny_decoder": tiny._asdict()})
     accelerator.wait_for_everyone()
     return Started(config, accelerator, model, data, held_out, run, composition, order)
 

@@ -1,0 +1,194 @@
+"""The plan of a training run: what is counted, against sums by hand; every family; nothing is loaded."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_flow_models
+import torch
+from diffusers import StableDiffusionPipeline
+from tiny_models import TINY, save_tiny
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pixeval import cli
+from pixeval.errors import InputError
+from trainers.meter import Meter, size_of
+from trainers.optimizer_step import fast_attention
+from trainers.outline import Outline
+from trainers.plan import plan
+from trainers.preference import PreferenceConfig
+from trainers.sft import SftConfig
+from trainers.throughput import FILE, Measured, Stated
+
+FLOWS = ("sdxl", "sd3", "flux", "sana", "lumina2", "z_image", "qwen_image")
+DECODED = ("sd-epsilon", "sana", "qwen_image")
+"""One of every kind of decoder."""
+
+
+def strip(folder: Path) -> Path:
+    """Without any weights: a plan needs the configurations alone."""
+    for file in folder.rglob("*.safetensors"):
+        file.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    found = {name: strip(save_tiny(name, root / name)) for name in TINY}
+    for name in FLOWS:
+        getattr(tiny_flow_models, f"tiny_{name}")().save_pretrained(root / name)
+        found[name] = strip(root / name)
+    return found
+
+
+def sft(model: Path, **changes: Any) -> SftConfig:
+    config = SftConfig(
+        model=model, data=Path("none"), out=Path("none"), batch_size=2, device="cpu", plan=True, plan_tflops=1.0
+    )
+    return replace(config, **changes)
+
+
+def test_the_meter_counts_what_a_layer_needs() -> None:
+    """A linear layer, 3 rows of 5 numbers to 7: forward, two products backward, and what lives meanwhile."""
+    for fake in (False, True):
+        with FakeTensorMode() if fake else torch.enable_grad():
+            layer, x = nn.Linear(5, 7, bias=False), torch.ones(3, 5, requires_grad=True)
+            with Meter(layer) as meter:
+                assert meter.live == 5 * 7 * 4
+                y = layer(x)
+                assert meter.flops == 2 * 3 * 5 * 7
+                assert meter.live == 4 * (5 * 7 + 3 * 7)
+                total = y.square().sum()
+                total.backward()
+                assert meter.flops == 3 * 2 * 3 * 5 * 7
+                del y, total
+                assert layer.weight.grad is not None
+                assert x.grad is not None
+                live = meter.live
+                layer.weight.grad = None
+                assert live - meter.live == 4 * 5 * 7
+                assert meter.peak >= live
+    shared = nn.Linear(4, 4)
+    assert size_of(shared, shared) == 4 * (16 + 4)
+
+
+def test_operations_are_run_again_in_their_shapes(tmp_path: Path) -> None:
+    """A product of 1024 x 1024 takes longer than one of 64 x 64; equal calls are measured once."""
+    with FakeTensorMode(), Meter() as meter:
+        large, small = torch.ones(1024, 1024), torch.ones(64, 64).t()
+        _ = large @ large, small @ small, small @ small
+    products = [operation for operation in meter.operations if operation.name == "mm"]
+    assert [operation.flops for operation in products] == [2 * 1024**3, 2 * 64**3, 2 * 64**3]
+    names = [operation.call.name for operation in products if operation.call is not None]
+    assert names[1] == names[2] != names[0]
+    assert products[1].call is not None
+    (first, second), named = products[1].call.arguments(torch.device("cpu"))
+    assert first.stride() == (1, 64)
+    assert (first @ second).shape == (64, 64)
+    assert named == {}
+    speed = Measured(torch.device("cpu"), tmp_path / "cache")
+    first_time, others = speed.seconds(products[:1]), speed.seconds(products[1:])
+    assert first_time > 5 * others > 0
+    assert Measured(torch.device("cpu"), tmp_path / "cache").seconds(products) == first_time + others, "read, not run"
+    (tmp_path / "cache" / FILE).write_text('{"damaged')
+    assert Measured(torch.device("cpu"), tmp_path / "cache").seconds(products) > 0
+    assert Stated(2.0).seconds(products[:1]) == pytest.approx(2 * 1024**3 / 2e12)
+
+
+@pytest.mark.parametrize("name", [*TINY, *FLOWS])
+def test_every_family_is_planned_from_its_configurations(name: str, folders: dict[str, Path]) -> None:
+    decoded = name in DECODED
+    given = {"objective": "both", "decode_crop": 16} if decoded else {"objective": "latent"}
+    found = plan(sft(folders[name], resolution=32, **given))
+    memory = found["memory"]
+    # some families have parameters that text-to-image training does not reach
+    assert 3 * found["parameters"]["trained"] < memory["gradients"] <= 4 * found["parameters"]["trained"]
+    assert memory["optimiser"] == 2 * memory["gradients"]
+    assert memory["denoiser_activations"] > 0
+    assert found["flops"]["latent_step"] > 0
+    assert found["peak_memory"] > memory["denoiser"] + 3 * memory["gradients"] + memory["vae"]
+    if decoded:
+        assert found["flops"]["step"] > found["flops"]["latent_step"]
+        decoder = found["decoder_activations"]
+        assert decoder["decode_crop"] == decoder["quarter_area"] < decoder["whole"] / 2
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_denoisers_figures_are_those_of_the_real_model(folders: dict[str, Path], tmp_path: Path) -> None:
+    save_tiny("sd-epsilon", tmp_path / "whole")
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "whole")
+    found = plan(sft(tmp_path / "whole", objective="latent", batch_size=3))
+    assert found["memory"]["denoiser"] == sum(p.numel() * 4 for p in pipeline.unet.parameters())
+    z = torch.randn(3, 4, 16, 16)
+    with Meter(pipeline.unet) as meter, fast_attention(z.device):
+        before = meter.live
+        output = pipeline.unet(z, torch.tensor([1, 2, 3]), torch.randn(3, 16, 16)).sample
+        forward, kept = meter.flops, meter.live - before
+        output.sum().backward()
+    assert found["flops"]["latent_step"] == meter.flops
+    assert forward < meter.flops < 3.1 * forward
+    assert found["memory"]["denoiser_activations"] == pytest.approx(kept, rel=0.1)
+
+
+def test_what_saves_memory_saves_it_in_the_plan(folders: dict[str, Path]) -> None:
+    model = folders["pixart-flow"]
+    whole, cut, again, third = (
+        plan(sft(model, batch_size=8, **changes))
+        for changes in ({}, {"decode_crop": 16}, {"decoder_checkpointing": True}, {"pixel_every": 3})
+    )
+    assert cut["peak_memory"] < whole["peak_memory"]
+    assert again["peak_memory"] < whole["peak_memory"]
+    assert again["flops"]["step"] > whole["flops"]["step"] > cut["flops"]["step"]
+    assert third["peak_memory"] == whole["peak_memory"]
+    latent = whole["flops"]["latent_step"]
+    assert third["flops"]["step"] - latent == pytest.approx((whole["flops"]["step"] - latent) / 3)
+    adapters = plan(sft(model, lora_rank=2, ema=0.9))
+    assert adapters["memory"]["gradients"] < whole["memory"]["gradients"] / 4
+    assert adapters["memory"]["average"] == adapters["memory"]["gradients"]
+
+
+def test_a_reference_costs_its_weights_and_its_passes(folders: dict[str, Path]) -> None:
+    config = PreferenceConfig(
+        model=folders["pixart-flow"], data=Path("none"), out=Path("none"), batch_size=2, device="cpu", plan_tflops=1.0
+    )
+    simpo, dpo, drawn = (
+        plan(replace(config, **changes))
+        for changes in ({"method": "simpo"}, {"method": "dpo"}, {"method": "dpo", "reference_draws": 2})
+    )
+    assert simpo["latents_per_pass"] == 4
+    assert dpo["memory"]["reference"] == dpo["memory"]["denoiser"]
+    assert drawn["memory"]["reference"] == simpo["memory"]["reference"] == 0
+    assert dpo["flops"]["step"] > drawn["flops"]["step"] == simpo["flops"]["step"]
+    assert dpo["peak_memory"] > simpo["peak_memory"]
+
+
+def test_the_command_plans_and_touches_nothing(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "sft", "--model", str(folders["pixart-flow"]), "--data", str(tmp_path / "no"), "--out"]
+    words += [str(tmp_path / "run"), "--device", "cuda", "--plan", "--plan-tflops", "100"]
+    assert cli.run(words) == 0
+    printed = capsys.readouterr().out
+    assert "peak" in printed
+    assert "TFLOP" in printed
+    assert cli.run([*words, "--mixed-precision", "bf16", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["device"] == "cuda"
+    assert found["throughput"].startswith("stated")
+    assert not (tmp_path / "run").exists()
+
+
+def test_plans_that_cannot_be_made_say_why(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="resolution"):
+        plan(sft(folders["pixart-flow"], resolution=38))
+    with pytest.raises(InputError, match="plan_tflops"):
+        plan(sft(folders["pixart-flow"], plan_tflops=0.0))
+    with pytest.raises(InputError, match="model_index"):
+        Outline(tmp_path)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxKontextPipeline"}')
+    with pytest.raises(InputError, match="FluxKontextPipeline"):
+        Outline(tmp_path)
