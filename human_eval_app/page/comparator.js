@@ -1,0 +1,133 @@
+// The annotator's page: who is there, which study, and then pairs. Begun by `comparator(element)`.
+
+import { make, ownsKeys } from "./dom.js";
+import { Help } from "./help.js";
+import { projectsScreen, signInScreen, waitingScreen } from "./screens.js";
+import { Server } from "./server.js";
+import { keep, recall, shelfKey } from "./shelf.js";
+import { Work } from "./work.js";
+
+const RETRY_MS = 3000;
+const NAME_KEY = shelfKey("name");
+
+/**
+ * Builds the page within `root` and runs it until the window is closed.
+ * @param {HTMLElement} root
+ */
+export function comparator(root) {
+  new Page(root).start();
+}
+
+class Page {
+  #server = new Server();
+  #help = new Help();
+  #page = make("div", { class: "pe-page" });
+  #me = null;
+  #work = null;
+  #token = tokenOfAddress();
+
+  constructor(root) {
+    root.replaceChildren(this.#page);
+    document.addEventListener("keydown", (event) => this.#key(event));
+    document.addEventListener("keyup", (event) => this.#work?.keyUp(event));
+  }
+
+  async start() {
+    this.#put(waitingScreen("Loading …"));
+    try {
+      this.#me = await this.#server.me();
+    } catch (error) {
+      if (error.status !== 401) { this.#again(error, () => this.start()); return; }
+    }
+    if (this.#me && !this.#token) this.#entered();
+    else this.#signIn("");
+  }
+
+  #put(...elements) {
+    this.#page.replaceChildren(...elements, this.#help.element);
+    this.#page.querySelector("input")?.focus();
+  }
+
+  #again(error, what) {
+    this.#put(waitingScreen(error.passing ? "The server cannot be reached. Trying again …" : error.message));
+    if (error.passing) setTimeout(what, (error.retryAfter ?? 0) * 1000 || RETRY_MS);
+  }
+
+  #signIn(reason) {
+    const name = this.#me?.name ?? recall(NAME_KEY) ?? "";
+    this.#put(signInScreen({ token: this.#token, name, reason }, async (given, password) => {
+      this.#me = this.#token
+        ? await this.#server.join(this.#token, given, password)
+        : await this.#server.login(given, password);
+      if (this.#token) forgetToken();
+      this.#token = null;
+      keep(NAME_KEY, this.#me.name);
+      this.#entered();
+    }));
+  }
+
+  #entered() {
+    const { projects, name } = this.#me;
+    const known = recall(shelfKey("project", name));
+    const chosen = projects.length === 1 ? projects[0] : projects.find(({ id }) => id === known);
+    if (chosen) this.#open(chosen.id);
+    else this.#choose();
+  }
+
+  #choose() {
+    this.#leave();
+    this.#put(projectsScreen(this.#me.projects, (id) => {
+      keep(shelfKey("project", this.#me.name), id);
+      this.#open(id);
+    }));
+  }
+
+  #leave() {
+    this.#work?.close();
+    this.#work = null;
+  }
+
+  async #open(id) {
+    this.#leave();
+    let project;
+    try {
+      project = await this.#server.get(`project/${encodeURIComponent(id)}`);
+    } catch (error) {
+      if (error.status === 401) this.#signIn("");
+      else this.#again(error, () => this.#open(id));
+      return;
+    }
+    const work = new Work(this.#server, this.#me, project);
+    this.#work = work;
+    work.addEventListener("help", () => this.#help.toggle());
+    work.addEventListener("leave", () => this.#choose());
+    work.addEventListener("signin", () => { this.#leave(); this.#signIn("You were signed out. Your answers are kept; sign in to go on."); });
+    work.addEventListener("signout", () => this.#signOut());
+    this.#put(work.element);
+    work.start();
+  }
+
+  async #signOut() {
+    try { await this.#server.post("logout"); } catch (error) { if (error.status !== 401) return; }
+    this.#leave();
+    this.#me = null;
+    this.#signIn("");
+  }
+
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || event.isComposing) return;
+    if (!this.#work || ownsKeys(event.target) || this.#page.querySelector("dialog[open]")) return;
+    if (event.key === "?" && this.#help.letters) this.#help.toggle();
+    else if (!this.#work.key(event, this.#help.letters)) return;
+    event.preventDefault();
+  }
+}
+
+/** The token of an invitation, which stands behind `#join=`, so that it reaches no server's log. */
+function tokenOfAddress() {
+  return new URLSearchParams(window.location.hash.slice(1)).get("join");
+}
+
+function forgetToken() {
+  window.history.replaceState(null, "", window.location.pathname + window.location.search);
+}
