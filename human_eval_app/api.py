@@ -1,150 +1,232 @@
-"""The REST API of the comparator. What it sends names no label, path, sample id, seed or model.
+"""The routes that annotators use. What they send names no label, path, sample id, seed, model or purpose.
 
-====== ============================= =========================================================================
-GET    ``/api/next?annotator=``      progress and the next three assignments (enrols a new annotator)
-GET    ``/api/progress?annotator=``  progress alone
-POST   ``/api/vote``                 stores one answer exactly once; replies as ``next``
-POST   ``/api/undo``                 takes the latest answer back; replies as ``next``
-GET    ``/api/image/KEY``            one image as PNG without metadata
-GET    ``/api/export?token=``        all votes as JSON lines, for the lead only
-====== ============================= =========================================================================
+==== ============================== ==========================================================================
+GET  ``/api/project/ID``            title, guideline, questions, reasons to skip, categories of flaws
+GET  ``/api/project/ID/next``       where the annotator stands: phase, progress, the next three assignments
+POST ``/api/project/ID/begin``      the introduction has been read; replies as ``next``
+POST ``/api/project/ID/vote``       stores one answer exactly once; replies as ``next``, in training with feedback
+POST ``/api/project/ID/undo``       takes the latest answer back; replies as ``next``
+GET  ``/api/image/KEY``             one image as PNG without metadata
+==== ============================== ==========================================================================
 """
 
-import datetime as dt
-import hmac
-import io
-import json
 from dataclasses import asdict
-from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query, Response
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, HTTPException, Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from human_eval_app.session import Open, undo_of
-from human_eval_app.store import Answer
-from human_eval_app.study import Study
-from pixeval.images import UnreadableImage, read_image, to_uint8
-from pixeval.records import Choice
+from human_eval_app.answers import Answer, append, undo_of
+from human_eval_app.desk import begin
+from human_eval_app.projects import Project, now
+from human_eval_app.schema import assignments, images, members, pairs, tasks
+from human_eval_app.session import Standing, standing
+from human_eval_app.texts import GUIDELINE, MARK_CATEGORIES, QUESTION_TEXTS, SKIP_REASONS
+from human_eval_app.web import Server, Visit, changing, project_of, server_of, visitor
+from pixeval.images import UnreadableImage
+from pixeval.records import CheckAnswer, CheckReply, Choice, FlawCategory, FlawMark, Severity, Side
 
-PREFETCHED = 3
-"""Assignments in one reply: the one to show and two whose images can be loaded ahead."""
-CACHED_IMAGES = 128
+MAX_MARKS = 100
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Text = Annotated[str, StringConstraints(max_length=500)]
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
+
+class Mark(BaseModel):
+    """A flaw marked on an image."""
+
+    model_config = ConfigDict(extra="forbid")
+    side: Side
+    category: FlawCategory
+    severity: Severity
+    x: Share
+    y: Share
+    width: Share = 0.0
+    height: Share = 0.0
+
+    @model_validator(mode="after")
+    def within_the_image(self) -> "Mark":
+        """Refuse a box that leaves the image, beyond rounding."""
+        if self.x + self.width > 1 + 1e-6 or self.y + self.height > 1 + 1e-6:
+            raise ValueError("the box leaves the image")
+        return self
+
+
+class Check(BaseModel):
+    """A yes/no question answered for both images."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: Text
+    left: CheckReply
+    right: CheckReply
 
 
 class Ballot(BaseModel):
     """The body of a vote."""
 
     model_config = ConfigDict(extra="forbid")
-    annotator: Name
-    assignment: str = Field(max_length=64)
-    revision: int = Field(ge=0)
+    assignment: Annotated[str, Field(max_length=64)]
+    revision: Annotated[int, Field(ge=0, le=10_000)]
     choice: Choice
-    seconds: float = Field(ge=0, le=1e6, allow_inf_nan=False)
+    seconds: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    reason: Text | None = None
+    marks: Annotated[list[Mark], Field(max_length=MAX_MARKS)] = []
+    words: Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(max_length=1000)] = []
+    checks: Annotated[list[Check], Field(max_length=100)] = []
 
 
 class Undo(BaseModel):
     """The body of an undo: which answer the annotator means, so that a repeated request undoes nothing more."""
 
     model_config = ConfigDict(extra="forbid")
-    annotator: Name
-    assignment: str = Field(max_length=64)
-    revision: int = Field(ge=0)
+    assignment: Annotated[str, Field(max_length=64)]
+    revision: Annotated[int, Field(ge=0, le=10_000)]
 
 
-def create_api(study: Study, export_token: str) -> FastAPI:
-    """The application that serves ``study``; ``export_token`` opens the export."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    keys = {study.image_key(sample.id): study.images[sample.id] for m in study.matchups for sample in (m.a, m.b)}
+routes = APIRouter()
+Serving = Annotated[Server, Depends(server_of)]
+Reading = Annotated[Visit, Depends(visitor)]
+Changing = Annotated[Visit, Depends(changing)]
 
-    @lru_cache(maxsize=CACHED_IMAGES)
-    def png(key: str) -> bytes:
-        buffer = io.BytesIO()
-        Image.fromarray(to_uint8(read_image(keys[key])[None])[0]).save(buffer, "PNG", compress_level=3)
-        return buffer.getvalue()
 
-    @app.get("/api/next")
-    def following(annotator: Annotated[Name, Query()]) -> dict[str, Any]:
-        study.join(annotator)
-        return _state(study, annotator)
+@routes.get("/api/project/{project}")
+def project(project: str, visit: Reading, server: Serving) -> dict[str, Any]:
+    """What there is to know before the first pair."""
+    with server.store.read() as connection:
+        found = project_of(connection, project, visit.user)
+    return {
+        "id": found.id,
+        "title": found.title,
+        "questions": [asdict(QUESTION_TEXTS[question]) for question in found.design.questions],
+        "guideline": found.guideline or GUIDELINE,
+        "skip_reasons": SKIP_REASONS,
+        "mark_categories": [{"id": key, "title": title} for key, title in MARK_CATEGORIES.items()],
+        "examples": [],
+    }
 
-    @app.get("/api/progress")
-    def progress(annotator: Annotated[Name, Query()]) -> dict[str, int]:
-        now = study.standing(annotator)
-        return {"done": now.done, "total": now.total}
 
-    @app.post("/api/vote")
-    def vote(ballot: Ballot) -> dict[str, Any]:
-        if study.store.assignment(ballot.assignment, ballot.annotator) is None:
-            raise HTTPException(404, "this annotator has no such assignment")
+@routes.get("/api/project/{project}/next")
+def following(project: str, visit: Reading, server: Serving) -> dict[str, Any]:
+    """Where the annotator stands."""
+    with server.store.write() as connection:
+        found = project_of(connection, project, visit.user)
+        return _state(standing(connection, server.store.secret, found, visit.user.id))
+
+
+@routes.post("/api/project/{project}/begin")
+def begin_work(project: str, visit: Changing, server: Serving) -> dict[str, Any]:
+    """The introduction has been read."""
+    with server.store.write() as connection:
+        found = project_of(connection, project, visit.user)
+        begin(connection, server.store.secret, found, visit.user.id)
+        return _state(standing(connection, server.store.secret, found, visit.user.id))
+
+
+@routes.post("/api/project/{project}/vote")
+def vote(project: str, ballot: Ballot, visit: Changing, server: Serving) -> dict[str, Any]:
+    """Store one answer exactly once."""
+    answer = Answer(
+        ballot.assignment,
+        ballot.revision,
+        ballot.choice,
+        ballot.seconds,
+        now(),
+        ballot.reason,
+        tuple(FlawMark(**mark.model_dump()) for mark in ballot.marks),
+        tuple(sorted(set(ballot.words))),
+        tuple(CheckAnswer(**check.model_dump()) for check in ballot.checks),
+    )
+    with server.store.write() as connection:
+        found = project_of(connection, project, visit.user)
+        assigned = _assigned(connection, found, visit, ballot.assignment)
+        _fits(assigned, ballot)
+        _accepts(found)
         # Odd revisions are undoings; those have their own route.
-        if ballot.revision != _next_revision(study, ballot.annotator, ballot.assignment):
-            return {"stored": False, **_state(study, ballot.annotator)}
-        stored = study.store.append([Answer(ballot.assignment, ballot.revision, ballot.choice, ballot.seconds, _now())])
-        return {"stored": stored, **_state(study, ballot.annotator)}
+        stored = ballot.revision % 2 == 0 and append(connection, server.store.secret, found.id, answer)
+        state = _state(standing(connection, server.store.secret, found, visit.user.id))
+    return {"stored": stored, "feedback": _feedback(assigned, ballot.choice), **state}
 
-    @app.post("/api/undo")
-    def undo(request: Undo) -> dict[str, Any]:
-        last = study.standing(request.annotator).last
+
+@routes.post("/api/project/{project}/undo")
+def undo(project: str, body: Undo, visit: Changing, server: Serving) -> dict[str, Any]:
+    """Take the latest answer back."""
+    secret = server.store.secret
+    with server.store.write() as connection:
+        found = project_of(connection, project, visit.user)
+        _assigned(connection, found, visit, body.assignment)
+        _accepts(found)
+        state = standing(connection, secret, found, visit.user.id)
+        last = state.last
         stored = False
-        if last is not None and (last.assignment, last.revision) == (request.assignment, request.revision):
-            stored = study.store.append([undo_of(last, _now())])
-        return {"stored": stored, **_state(study, request.annotator)}
-
-    @app.get("/api/image/{key}")
-    def image(key: str) -> Response:
-        if key not in keys:
-            raise HTTPException(404, "no such image")
-        try:
-            data = png(key)
-        except UnreadableImage:
-            # The reason names the file, which must not reach the annotator.
-            raise HTTPException(422, "this image cannot be read") from None
-        headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
-        return Response(data, media_type="image/png", headers=headers)
-
-    @app.get("/api/export")
-    def export(token: str = "") -> Response:
-        if not hmac.compare_digest(token.encode(), export_token.encode()):
-            raise HTTPException(403, "the export needs the token printed when the app was started")
-        lines = "".join(json.dumps(asdict(vote), ensure_ascii=False) + "\n" for vote in study.store.votes())
-        return Response(lines, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
-
-    return app
+        if last is not None and (last.assignment, last.revision) == (body.assignment, body.revision):
+            stored = append(connection, secret, found.id, undo_of(body.assignment, body.revision, now()))
+            state = standing(connection, secret, found, visit.user.id)
+    return {"stored": stored, **_state(state)}
 
 
-def _state(study: Study, annotator: str) -> dict[str, Any]:
-    """What the comparator needs to go on."""
-    now = study.standing(annotator)
-    return {
-        "done": now.done,
-        "total": now.total,
-        "queue": [_shown(study, item) for item in now.queue[:PREFETCHED]],
-        "last": None if now.last is None else {"assignment": now.last.assignment, "revision": now.last.revision},
-    }
+@routes.get("/api/image/{key}")
+def image(key: str, visit: Reading, server: Serving) -> Response:
+    """One image of a project that the annotator judges."""
+    query = (
+        sa.select(images.c.path)
+        .join(members, members.c.project == images.c.project)
+        .where(images.c.key == key, members.c.annotator == visit.user.id)
+    )
+    with server.store.read() as connection:
+        path = connection.execute(query).scalar()
+    if path is None:
+        # The same for images of other projects, so that nobody learns which there are.
+        raise HTTPException(404, "there is no such image")
+    try:
+        data = server.images.png(key, Path(path))
+    except UnreadableImage:
+        # The reason names the file, which must not reach the annotator.
+        raise HTTPException(422, "this image cannot be read") from None
+    return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
 
-def _shown(study: Study, item: Open) -> dict[str, Any]:
-    assignment = item.assignment
-    return {
-        "assignment": assignment.id,
-        "revision": item.revision,
-        "question": assignment.question,
-        # Flaws are judged without knowing what was asked for, as in the paper; so the prompt is not even sent.
-        "prompt": None if assignment.question == "flaws" else assignment.prompt,
-        "left": study.image_key(assignment.left),
-        "right": study.image_key(assignment.right),
-    }
+def _assigned(connection: sa.Connection, project: Project, visit: Visit, assignment: str) -> Any:
+    """An assignment of this annotator in this project, with what is known of its answer."""
+    query = (
+        sa.select(assignments, pairs.c.first, pairs.c.prompt, tasks.c.known, tasks.c.why)
+        .join(pairs, pairs.c.id == assignments.c.pair)
+        .join(tasks, sa.and_(tasks.c.pair == assignments.c.pair, tasks.c.question == assignments.c.question))
+        .where(assignments.c.id == assignment, assignments.c.project == project.id)
+    )
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise HTTPException(404, "there is no such assignment")
+    if row["annotator"] != visit.user.id:
+        raise HTTPException(403, "this assignment is somebody else's")
+    return row
 
 
-def _next_revision(study: Study, annotator: str, assignment: str) -> int | None:
-    """The revision that an answer to this assignment must have now; None when it is answered."""
-    found = [item.revision for item in study.standing(annotator).queue if item.assignment.id == assignment]
-    return found[0] if found else None
+def _accepts(project: Project) -> None:
+    if project.state != "open":
+        raise HTTPException(409, "this study is paused; ask its lead")
 
 
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+def _fits(assigned: Any, ballot: Ballot) -> None:
+    """422 for an answer that the question does not ask for."""
+    text = QUESTION_TEXTS[assigned["question"]]
+    if ballot.choice not in text.choices:
+        raise HTTPException(422, f"{ballot.choice!r} is no answer to this question")
+    if (ballot.marks and not text.marks) or (ballot.words and not text.words) or (ballot.checks and not text.checks):
+        raise HTTPException(422, "this question takes no such marks")
+    if ballot.words and max(ballot.words) >= len(assigned["prompt"].split()):
+        raise HTTPException(422, "there is no such word in the text")
+
+
+def _feedback(assigned: Any, choice: Choice) -> dict[str, Any] | None:
+    """In training, whether the answer was the known one, and why that is right."""
+    if assigned["purpose"] != "training":
+        return None
+    first_left = assigned["left"] == assigned["first"]
+    sides = {"first": "left" if first_left else "right", "second": "right" if first_left else "left", "tie": "tie"}
+    expected = sides[assigned["known"]]
+    return {"correct": choice == expected, "expected": expected, "why": assigned["why"]}
+
+
+def _state(now_at: Standing) -> dict[str, Any]:
+    return asdict(now_at)

@@ -12,14 +12,15 @@ from pixeval.records import Vote
 from pixeval.tables import write_records
 
 
-def export_votes(store: Store, target: Path) -> list[Path]:
+def export_votes(store: Store, target: Path, project: str | None = None) -> list[Path]:
     """Write every vote, superseded ones included, at any moment of a study.
 
     Args:
-        store: of the study.
+        store: the database.
         target: a run folder (gets ``votes/study-XXXXXXXX.parquet`` and a ``.jsonl`` twin, replacing an earlier
-            export of this study; ``simulated-`` when no vote is a person's), or
+            export of the same; ``simulated-`` when no vote is a person's), or
             a file that ends in ``.parquet`` or ``.jsonl``.
+        project: id of the one to export; None: all of the database.
 
     Returns:
         The files written.
@@ -27,12 +28,12 @@ def export_votes(store: Store, target: Path) -> list[Path]:
     Raises:
         InputError: there are no votes, or the target is neither.
     """
-    votes = store.votes()
+    votes = store.votes(project)
     if not votes:
         raise InputError("there are no votes to export yet")
     if (target / "run.json").exists():
         kind = "simulated" if all(vote.simulated for vote in votes) else "study"
-        name = f"{kind}-{hashlib.sha256(store.secret.encode()).hexdigest()[:8]}"
+        name = f"{kind}-{hashlib.sha256((store.secret + (project or '')).encode()).hexdigest()[:8]}"
         files = [target / "votes" / f"{name}.parquet", target / "votes" / f"{name}.jsonl"]
     elif target.suffix in (".parquet", ".jsonl"):
         files = [target]

@@ -1,57 +1,196 @@
-"""Where an annotator stands, computed from what the store holds; pure functions."""
+"""Where an annotator stands in a project, and what they are to be shown."""
 
-from collections.abc import Sequence
+import json
+import statistics
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from human_eval_app.schedule import Assignment
-from human_eval_app.store import Answer
+import sqlalchemy as sa
+
+from human_eval_app.desk import AHEAD, renew_leases, take_batch
+from human_eval_app.projects import Project, image_key
+from human_eval_app.schema import answers, assignments, images, members, pairs
+from pixeval.records import Question
+
+Phase = Literal["introduction", "training", "work", "finished", "paused"]
+RECENT = 40
+"""Answers from which the time per answer is estimated."""
+FEWEST = 5
+"""Answers before an estimate is given."""
 
 
 @dataclass(frozen=True)
-class Open:
-    """An assignment that waits for an answer."""
+class ShownImage:
+    """An image as the browser knows it."""
 
-    assignment: Assignment
+    key: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """An assignment that waits for an answer, with nothing in it that an annotator should not know."""
+
+    assignment: str
     revision: int
     """The revision that the answer will have."""
+    question: Question
+    prompt: str | None
+    """None for flaws, which are judged without knowing what was asked for, and where there is none."""
+    checks: tuple[str, ...]
+    left: ShownImage
+    right: ShownImage
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Progress within the batch that is being judged."""
+
+    done: int
+    size: int
+
+
+@dataclass(frozen=True)
+class LastAnswer:
+    """The answer that an undo takes back."""
+
+    assignment: str
+    revision: int
 
 
 @dataclass(frozen=True)
 class Standing:
     """What one annotator has done and has yet to do."""
 
+    phase: Phase
     done: int
     total: int
-    queue: tuple[Open, ...]
-    """In order; an answer taken back comes first again, since its place is earlier."""
-    last: Answer | None
-    """The latest answer that still stands, which an undo takes back."""
+    """An estimate while others share the work."""
+    batch: Batch
+    seconds_left: float | None
+    queue: tuple[Item, ...]
+    last: LastAnswer | None
 
 
-def standing(assignments: Sequence[Assignment], answers: Sequence[Answer]) -> Standing:
-    """Where the annotator of these assignments stands.
+def standing(connection: sa.Connection, secret: str, project: Project, annotator: str, ahead: int = AHEAD) -> Standing:
+    """Where an annotator stands; gives them their next batch when it is time, so it needs a writing transaction.
 
     Args:
-        assignments: in order of position.
-        answers: all revisions, in the order they were stored.
+        ahead: how many open assignments to tell.
     """
-    latest: dict[str, Answer] = {}
-    for answer in answers:
-        latest[answer.assignment] = answer
-    queue = []
-    for assignment in assignments:
-        known = latest.get(assignment.id)
-        if known is None or known.undoes:
-            queue.append(Open(assignment, 0 if known is None else known.revision + 1))
-    standing_answers = [a for a in answers if not a.undoes and latest[a.assignment] is a]
+    take_batch(connection, secret, project, annotator)
+    if project.design.votes_per_pair is not None:
+        renew_leases(connection, project, annotator)
+    mine = (members.c.project == project.id, members.c.annotator == annotator)
+    member = connection.execute(sa.select(members).where(*mine)).mappings().one()
+    training, work = _counts(connection, project.id, annotator)
+    phase: Phase = "work" if work[1] < work[0] else "finished"
+    if member["begun_at"] is None:
+        phase = "introduction"
+    elif project.state != "open":
+        phase = "paused"
+    elif training[1] < training[0]:
+        phase = "training"
+    given, done = training if phase == "training" else work
+    total = given if phase == "training" else given + member["remaining"]
+    items, batch = [], Batch(0, 0)
+    if phase in ("training", "work"):
+        rows = _open_rows(connection, project.id, annotator, phase == "training", ahead)
+        items = _items(connection, secret, project.id, rows)
+        batch = _batch(connection, project.id, annotator, rows[0]["batch"])
     return Standing(
-        done=len(assignments) - len(queue),
-        total=len(assignments),
-        queue=tuple(queue),
-        last=standing_answers[-1] if standing_answers else None,
+        phase=phase,
+        done=done,
+        total=total,
+        batch=batch,
+        seconds_left=_seconds_left(connection, project.id, annotator, total - done),
+        queue=tuple(items),
+        last=None if phase == "training" else _last(connection, project.id, annotator),
     )
 
 
-def undo_of(answer: Answer, answered_at: str) -> Answer:
-    """The row that takes ``answer`` back."""
-    return Answer(answer.assignment, answer.revision + 1, "skip", 0.0, answered_at, answer.simulated)
+def _counts(connection: sa.Connection, project: str, annotator: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(given, answered) of training, and of everything else."""
+    training = sa.case((assignments.c.purpose == "training", 1), else_=0).label("training")
+    query = (
+        sa.select(training, sa.func.count(), sa.func.count(assignments.c.answer))
+        .where(assignments.c.project == project, assignments.c.annotator == annotator)
+        .where(assignments.c.released.is_(False))
+        .group_by(training)
+    )
+    found = {bool(kind): (int(given), int(done)) for kind, given, done in connection.execute(query)}
+    return found.get(True, (0, 0)), found.get(False, (0, 0))
+
+
+def _open_rows(connection: sa.Connection, project: str, annotator: str, training: bool, ahead: int) -> list[Any]:
+    kind = assignments.c.purpose == "training" if training else assignments.c.purpose != "training"
+    query = (
+        sa.select(assignments, pairs.c.prompt, pairs.c.checks)
+        .join(pairs, pairs.c.id == assignments.c.pair)
+        .where(assignments.c.project == project, assignments.c.annotator == annotator, kind)
+        .where(assignments.c.answer.is_(None), assignments.c.released.is_(False))
+        .order_by(assignments.c.position)
+        .limit(ahead)
+    )
+    return list(connection.execute(query).mappings())
+
+
+def _items(connection: sa.Connection, secret: str, project: str, rows: list[Any]) -> list[Item]:
+    wanted = {row[side] for row in rows for side in ("left", "right")}
+    query = sa.select(images.c.sample, images.c.width, images.c.height).where(
+        images.c.project == project, images.c.sample.in_(wanted)
+    )
+    sizes = {sample: (width, height) for sample, width, height in connection.execute(query)}
+
+    def shown(sample: str) -> ShownImage:
+        return ShownImage(image_key(secret, project, sample), *sizes[sample])
+
+    return [
+        Item(
+            assignment=row["id"],
+            revision=row["revision"],
+            question=row["question"],
+            prompt=None if row["question"] == "flaws" else row["prompt"] or None,
+            checks=tuple(json.loads(row["checks"])) if row["question"] == "alignment" else (),
+            left=shown(row["left"]),
+            right=shown(row["right"]),
+        )
+        for row in rows
+    ]
+
+
+def _batch(connection: sa.Connection, project: str, annotator: str, number: int) -> Batch:
+    query = sa.select(sa.func.count(assignments.c.answer), sa.func.count()).where(
+        assignments.c.project == project,
+        assignments.c.annotator == annotator,
+        assignments.c.batch == number,
+        assignments.c.released.is_(False),
+    )
+    return Batch(*map(int, connection.execute(query).one()))
+
+
+def _last(connection: sa.Connection, project: str, annotator: str) -> LastAnswer | None:
+    query = (
+        sa.select(assignments.c.id, assignments.c.revision)
+        .where(assignments.c.project == project, assignments.c.annotator == annotator)
+        .where(assignments.c.answer.is_not(None), assignments.c.purpose != "training")
+        .order_by(assignments.c.answer.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else LastAnswer(row.id, row.revision - 1)
+
+
+def _seconds_left(connection: sa.Connection, project: str, annotator: str, left: int) -> float | None:
+    """The median time of recent answers, for each that is left."""
+    query = (
+        sa.select(answers.c.seconds)
+        .join(assignments, assignments.c.id == answers.c.assignment)
+        .where(assignments.c.project == project, assignments.c.annotator == annotator)
+        .where(answers.c.project == project, answers.c.number == assignments.c.answer)
+        .order_by(assignments.c.answer.desc())
+        .limit(RECENT)
+    )
+    seconds = connection.execute(query).scalars().all()
+    return round(statistics.median(seconds) * left, 1) if len(seconds) >= FEWEST else None

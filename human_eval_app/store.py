@@ -1,82 +1,32 @@
-"""Assignments and answers in a SQL database; answers are only ever appended.
+"""The database of the labelling app: SQLite in a file, or PostgreSQL by URL.
 
-An assignment's answers are numbered: 0 is the first answer, 1 its undoing, 2 the next answer, and so on. The pair
-(assignment, revision) is unique, so an answer that arrives twice is stored once. As a :class:`pixeval.records.Vote`
-each revision supersedes the one before, and an undoing is a ``skip``.
+Every change is one transaction that is on disk when it returns. Writers of one project take turns (SQLite: writers of
+the whole file), which keeps the chain of answers and the assignment of pairs in order.
 """
 
-import hashlib
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
-from human_eval_app.schedule import Assignment
+from human_eval_app.answers import read_votes
+from human_eval_app.schema import settings
 from pixeval.errors import InputError
-from pixeval.records import Choice, Vote
+from pixeval.records import Vote
 
-FORMAT = "1"
-
-_metadata = sa.MetaData()
-_settings = sa.Table(
-    "settings",
-    _metadata,
-    sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
-_assignments = sa.Table(
-    "assignments",
-    _metadata,
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("annotator", sa.String(64), nullable=False),
-    sa.Column("position", sa.Integer, nullable=False),
-    sa.Column("question", sa.String(16), nullable=False),
-    sa.Column("prompt_id", sa.Text, nullable=False),
-    sa.Column("prompt", sa.Text, nullable=False),
-    sa.Column("left", sa.String(64), nullable=False),
-    sa.Column("right", sa.String(64), nullable=False),
-    sa.Column("left_label", sa.Text, nullable=False),
-    sa.Column("right_label", sa.Text, nullable=False),
-    sa.UniqueConstraint("annotator", "position"),
-)
-_answers = sa.Table(
-    "answers",
-    _metadata,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("assignment", sa.String(64), sa.ForeignKey("assignments.id"), nullable=False),
-    sa.Column("revision", sa.Integer, nullable=False),
-    sa.Column("choice", sa.String(16), nullable=False),
-    sa.Column("seconds", sa.Float, nullable=False),
-    sa.Column("answered_at", sa.String(40), nullable=False),
-    sa.Column("simulated", sa.Boolean, nullable=False),
-    sa.UniqueConstraint("assignment", "revision"),
-)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One revision of the answer to an assignment."""
-
-    assignment: str
-    revision: int
-    """Even: an answer. Odd: the undoing of the one before, with choice ``skip``."""
-    choice: Choice
-    seconds: float
-    answered_at: str
-    """ISO 8601, UTC."""
-    simulated: bool = False
-
-    @property
-    def undoes(self) -> bool:
-        """Whether this row takes an answer back."""
-        return self.revision % 2 == 1
+CONNECTIONS = 40
+"""As many as the server has threads."""
+UPGRADE_LOCK = 7160271
 
 
 class Store:
-    """The database of one study."""
+    """An open database."""
 
     def __init__(self, url: str, secret: str | None = None) -> None:
         """Open or make the database at a SQLAlchemy ``url``; ``secret`` is kept when it is new (default: random).
@@ -84,158 +34,116 @@ class Store:
         Raises:
             InputError: it cannot be opened, or another version wrote it.
         """
-        self._engine = sa.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _set_sqlite_pragmas)
+        self.url = sa.make_url(url)
         try:
-            _metadata.create_all(self._engine)
-            self._keep("format", FORMAT)
-            self.secret = self._keep("secret", secret or secrets.token_hex(16))
-            found = self._keep("format", FORMAT)
+            self._engine = sa.create_engine(self.url, pool_size=CONNECTIONS, pool_pre_ping=not self.is_sqlite)
+        except ModuleNotFoundError as error:
+            raise InputError(f"{self.shown_url} needs psycopg; pip install 'pixeval[postgres]'") from error
+        self._turn = threading.Lock() if self.is_sqlite else nullcontext()
+        if self.is_sqlite:
+            sa.event.listen(self._engine, "connect", _set_up_sqlite)
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+        self._writing = self._engine.execution_options(writing=True)
+        try:
+            self._refuse_other_formats()
+            with self.write() as connection:
+                upgrade(connection)
+            self.secret = self.setting("secret", secret or secrets.token_hex(32))
         except sa.exc.SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise InputError(f"the vote database {url} cannot be used ({cause}); give another with --db") from error
-        if found != FORMAT:
-            raise InputError(f"{url} is a vote database of format {found}, this version reads {FORMAT}; use another")
+            self.close()
+            cause = str(getattr(error, "orig", None) or error).strip()
+            raise InputError(
+                f"the vote database {self.shown_url} cannot be used ({cause}); give another with --db"
+            ) from error
 
     @classmethod
-    def at(cls, path: Path, secret: str | None = None) -> "Store":
-        """The SQLite database in the file ``path``; folders are made."""
+    def at(cls, place: Path | str, secret: str | None = None) -> "Store":
+        """The database at a URL, or in the SQLite file of that path; folders are made."""
+        if "://" in str(place):
+            url = str(place)
+            return cls(url.replace("postgresql://", "postgresql+psycopg://", 1), secret)
+        path = Path(place)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return cls(f"sqlite:///{path}", secret)
+        return cls(sa.URL.create("sqlite", database=str(path)).render_as_string(), secret)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def shown_url(self) -> str:
+        """For people: the file, or the URL without its password."""
+        return str(self.url.database) if self.is_sqlite else self.url.render_as_string(hide_password=True)
 
     def close(self) -> None:
         """Give back all connections."""
         self._engine.dispose()
 
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection in a transaction that only reads."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A connection in a transaction that is on disk when the block ends, and undone when it raises."""
+        # Threads queue here in order; SQLite itself would let them poll with growing pauses.
+        with self._turn, self._writing.begin() as connection:
+            yield connection
+
     def setting(self, name: str, default: str) -> str:
-        """A setting of the study; ``default`` is kept when it is not there yet."""
-        return self._keep(name, default)
-
-    def enrol(self, planned: Iterable[Assignment]) -> None:
-        """Add the assignments of one annotator that are not there yet, after those that are.
-
-        Assignments already there keep their sides and places, so new images can join a study that is under way.
-        """
-        planned = list(planned)
-        if not planned:
-            return
-        annotator = planned[0].annotator
-        there = self.assignments(annotator)
-        known, offset = {a.id for a in there}, 1 + max((a.position for a in there), default=-1)
-        new = [asdict(a) for a in planned if a.id not in known]
-        for place, row in enumerate(new):
-            row["position"] = offset + place
-        if new:
-            try:
-                with self._engine.begin() as connection:
-                    connection.execute(sa.insert(_assignments), new)
-            except sa.exc.IntegrityError:
-                # The same person's second tab enrolled first, with the same plan.
-                if not {row["id"] for row in new} <= {a.id for a in self.assignments(annotator)}:
-                    raise
-
-    def assignments(self, annotator: str) -> list[Assignment]:
-        """Of one annotator, in order."""
-        query = sa.select(_assignments).where(_assignments.c.annotator == annotator).order_by(_assignments.c.position)
-        with self._engine.connect() as connection:
-            return [Assignment(**row) for row in connection.execute(query).mappings()]
-
-    def assignment(self, assignment_id: str, annotator: str) -> Assignment | None:
-        """One assignment, if it exists and is that annotator's."""
-        query = sa.select(_assignments).where(_assignments.c.id == assignment_id, _assignments.c.annotator == annotator)
-        with self._engine.connect() as connection:
-            row = connection.execute(query).mappings().first()
-        return None if row is None else Assignment(**row)
-
-    def answers(self, annotator: str) -> list[Answer]:
-        """Of one annotator, every revision, in the order they were stored."""
-        query = (
-            sa.select(_answers)
-            .join(_assignments, _answers.c.assignment == _assignments.c.id)
-            .where(_assignments.c.annotator == annotator)
-            .order_by(_answers.c.number)
-        )
-        with self._engine.connect() as connection:
-            return [_answer(row) for row in connection.execute(query).mappings()]
-
-    def append(self, answers: Sequence[Answer]) -> bool:
-        """Store answers in one transaction; on return they are on disk.
-
-        Returns:
-            False, and nothing is stored, when one of them is there already (same assignment and revision).
-        """
-        if not answers:
-            return True
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(sa.insert(_answers), [asdict(a) for a in answers])
-        except sa.exc.IntegrityError:
-            return False
-        return True
-
-    def votes(self) -> list[Vote]:
-        """Everything that was answered, superseded and undone answers included, in order."""
-        query = (
-            sa.select(_assignments, _answers)
-            .join(_answers, _answers.c.assignment == _assignments.c.id)
-            .order_by(_answers.c.number)
-        )
-        with self._engine.connect() as connection:
-            return [_vote(row, self.secret) for row in connection.execute(query).mappings()]
-
-    def _keep(self, name: str, value: str) -> str:
-        """The stored value of a setting, storing ``value`` first when there is none."""
-        query = sa.select(_settings.c.value).where(_settings.c.name == name)
-        with self._engine.connect() as connection:
+        """A setting of the database; ``default`` is kept when it is not there yet."""
+        query = sa.select(settings.c.value).where(settings.c.name == name)
+        with self.read() as connection:
             stored = connection.execute(query).scalar()
         if stored is not None:
             return str(stored)
         try:
-            with self._engine.begin() as connection:
-                connection.execute(sa.insert(_settings).values(name=name, value=value))
+            with self.write() as connection:
+                connection.execute(sa.insert(settings).values(name=name, value=default))
         except sa.exc.IntegrityError:
-            return self._keep(name, value)
-        return value
+            return self.setting(name, default)
+        return default
+
+    def votes(self, project: str | None = None) -> list[Vote]:
+        """Everything that was answered, superseded and undone answers included, in order; of all projects, or one."""
+        with self.read() as connection:
+            return [stored.vote for stored in read_votes(connection, self.secret, project)]
+
+    def _refuse_other_formats(self) -> None:
+        """Databases of the first version have no accounts and no projects, and do not say where images are."""
+        inspector = sa.inspect(self._engine)
+        if inspector.has_table("answers") and not inspector.has_table("alembic_version"):
+            raise InputError(
+                f"{self.shown_url} is a vote database of format 1, which had no accounts. Its votes stay usable where "
+                "they were exported (votes/*.parquet of the run); give a new database with --db, or move the old one "
+                "away"
+            )
 
 
-def _answer(row: Any) -> Answer:
-    return Answer(
-        assignment=row["assignment"],
-        revision=row["revision"],
-        choice=cast(Choice, row["choice"]),
-        seconds=row["seconds"],
-        answered_at=row["answered_at"],
-        simulated=row["simulated"],
-    )
+def upgrade(connection: sa.Connection) -> None:
+    """Bring the tables up to date."""
+    if connection.dialect.name == "postgresql":
+        # Two servers that start at once take turns.
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
+    config = Config()
+    config.set_main_option("script_location", "human_eval_app:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
-def _vote(row: Any, secret: str) -> Vote:
-    revision = row["revision"]
-    return Vote(
-        id=_vote_id(secret, row["assignment"], revision),
-        annotator=row["annotator"],
-        question=row["question"],
-        prompt_id=row["prompt_id"],
-        prompt=row["prompt"],
-        left=row["left"],
-        right=row["right"],
-        left_label=row["left_label"],
-        right_label=row["right_label"],
-        choice=row["choice"],
-        seconds=row["seconds"],
-        answered_at=row["answered_at"],
-        supersedes=_vote_id(secret, row["assignment"], revision - 1) if revision else None,
-        simulated=row["simulated"],
-    )
-
-
-def _vote_id(secret: str, assignment: str, revision: int) -> str:
-    return hashlib.sha256(f"{secret}/{assignment}/{revision}".encode()).hexdigest()[:16]
-
-
-def _set_sqlite_pragmas(connection: Any, _record: Any) -> None:
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    # Transactions are begun by the event below, not by the driver.
+    connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A transaction that will write takes its turn at once: it could not take it later, having read.
+    writing = connection.get_execution_options().get("writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -1,18 +1,23 @@
-"""A study: what is compared, on which questions, and where the answers go."""
+"""From runs and folders of images to a project: what is compared, and what is left out."""
 
-import hashlib
-import hmac
+import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from human_eval_app.schedule import Matchup, match_samples, plan
-from human_eval_app.session import Standing, standing
+from human_eval_app.images import image_size
+from human_eval_app.projects import NewPair, PairImage, Project, add_pairs, keep_project
+from human_eval_app.schedule import Design, Matchup, default_overlap, match_samples
 from human_eval_app.store import Store
 from pixeval.errors import InputError
-from pixeval.records import QUESTIONS, Question, Sample
+from pixeval.folder import folder_samples
+from pixeval.images import UnreadableImage
+from pixeval.records import Question, Sample
 from pixeval.runs import Run
+
+DEFAULT_NAME = "study"
+DEFAULT_TITLE = "Compare images"
 
 
 @dataclass(frozen=True)
@@ -25,83 +30,125 @@ class Arms:
     """File of each sample id."""
     first_run: Path
     """Folder of the first run given."""
+    checks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Yes/no questions by prompt id."""
+
+
+def open_study(
+    store: Store,
+    arms: Arms,
+    design: Design,
+    name: str = DEFAULT_NAME,
+    title: str = DEFAULT_TITLE,
+    guideline: str = "",
+    known: Sequence[NewPair] = (),
+) -> Project:
+    """Match the images and make the project, or bring it up to date; a project keeps the seed it was started with.
+
+    Pairs whose image cannot be shown are left out, with a line on stderr.
+
+    Args:
+        design: ``votes_per_pair`` None stands for everybody judging everything; see :func:`settle_overlap`.
+        known: gold and training pairs.
+
+    Raises:
+        InputError: nothing to compare, or no image can be read.
+    """
+    matchups = match_samples(arms.groups)
+    pairs = pairs_of(arms, matchups, design.questions)
+    if len(pairs) < len(matchups):
+        print(f"left out {len(matchups) - len(pairs)} pairs with an image that cannot be shown", file=sys.stderr)
+    with store.write() as connection:
+        project = keep_project(connection, store.secret, name, title, guideline, design)
+        add_pairs(connection, store.secret, project, [*pairs, *known])
+    return project
+
+
+def settle_overlap(votes_per_pair: int | None, pairs: int) -> int | None:
+    """Votes per pair: as given (0 for everybody judging everything), or what suits a study of so many pairs."""
+    return default_overlap(pairs) if votes_per_pair is None else votes_per_pair or None
+
+
+def pairs_of(arms: Arms, matchups: Sequence[Matchup], questions: Sequence[Question]) -> list[NewPair]:
+    """What is asked about each matchup whose images can be shown; alignment only where there is a prompt.
+
+    Raises:
+        InputError: no image can be read.
+    """
+    labels = {sample.id: label for label, group in arms.groups.items() for sample in group}
+    shown: dict[str, PairImage | None] = {}
+    reason = ""
+
+    def show(sample: Sample) -> PairImage | None:
+        nonlocal reason
+        if sample.id not in shown:
+            path = arms.images[sample.id]
+            try:
+                shown[sample.id] = PairImage(sample.id, labels[sample.id], path, *image_size(path))
+            except UnreadableImage as error:
+                reason, shown[sample.id] = f"{path}: {error}", None
+        return shown[sample.id]
+
+    pairs = []
+    for matchup in matchups:
+        a, b = show(matchup.a), show(matchup.b)
+        asked = tuple(q for q in questions if q != "alignment" or matchup.prompt)
+        if a is not None and b is not None and asked:
+            checks = arms.checks.get(matchup.prompt_id, ())
+            pairs.append(NewPair(a, b, matchup.prompt_id, matchup.prompt, asked, checks))
+    if not pairs:
+        raise InputError(f"no image file is there that can be shown ({reason or 'and no question to ask'})")
+    return pairs
+
+
+def read_arms(specs: Sequence[str | Path], prompts: Path | None = None) -> Arms:
+    """The sets of images named by ``RUN``, ``RUN:LABEL`` or a folder of images.
+
+    A label that two runs share becomes ``RUN-NAME:LABEL``. Images of folders without ``prompts`` are matched by their
+    path below the folder, and nothing is asked about a text.
+
+    Args:
+        prompts: for folders: CSV or JSON lines with the file name and the prompt of each image, the same for all.
+
+    Raises:
+        InputError: no such run, folder or label, or a run of several labels without saying which.
+    """
+    if not specs:
+        raise InputError("give two or more run folders, folders of images, or RUN:LABEL")
+    arms = [_read_arm(str(spec), prompts) for spec in specs]
+    plain = [arm.label for arm in arms]
+    groups: dict[str, list[Sample]] = {}
+    images: dict[str, Path] = {}
+    checks: dict[str, tuple[str, ...]] = {}
+    for arm in arms:
+        name = arm.label if plain.count(arm.label) == 1 else f"{arm.name}:{arm.label}"
+        if name in groups:
+            raise InputError(f"{name!r} is given twice; compare different sets of images")
+        groups[name] = arm.samples
+        images.update((sample.id, arm.root / sample.path) for sample in arm.samples)
+        checks.update(arm.checks)
+    return Arms(groups, images, arms[0].folder, checks)
 
 
 @dataclass(frozen=True)
-class Study:
-    """Everything that the page, the API and simulated annotators need."""
-
-    matchups: tuple[Matchup, ...]
-    labels: dict[str, str]
-    """Recorded label by sample id; no annotator sees it."""
-    images: dict[str, Path]
-    questions: tuple[Question, ...]
-    seed: int
-    store: Store
-
-    def join(self, annotator: str) -> None:
-        """Give an annotator their assignments; one who has them keeps them."""
-        self.store.enrol(plan(annotator, self.matchups, self.labels, self.questions, self.seed, self.store.secret))
-
-    def standing(self, annotator: str) -> Standing:
-        """Where an annotator stands; nothing to do when they never joined."""
-        return standing(self.store.assignments(annotator), self.store.answers(annotator))
-
-    def image_key(self, sample_id: str) -> str:
-        """The opaque name under which the browser asks for an image: keyed, so it cannot be computed from outside."""
-        return hmac.new(self.store.secret.encode(), sample_id.encode(), hashlib.sha256).hexdigest()[:32]
+class _Arm:
+    folder: Path
+    root: Path
+    name: str
+    label: str
+    samples: list[Sample]
+    checks: dict[str, tuple[str, ...]]
 
 
-def open_study(arms: Arms, questions: Sequence[Question], seed: int, store: Store) -> Study:
-    """Match the images and settle the seed (a store keeps the one it was started with).
-
-    Pairs whose image file is missing are left out, with a line on stderr.
-
-    Raises:
-        InputError: no questions, nothing to compare, or no image file is there.
-    """
-    asked = tuple(q for q in QUESTIONS if q in questions)
-    if not asked:
-        raise InputError(f"ask at least one question out of {', '.join(QUESTIONS)}")
-    matchups = match_samples(arms.groups)
-    there = [m for m in matchups if arms.images[m.a.id].is_file() and arms.images[m.b.id].is_file()]
-    if not there:
-        raise InputError(f"no image file is there, for example {arms.images[matchups[0].a.id]}; generate the run again")
-    if len(there) < len(matchups):
-        print(f"left out {len(matchups) - len(there)} pairs whose image file is missing", file=sys.stderr)
-    labels = {sample.id: label for label, group in arms.groups.items() for sample in group}
-    kept_seed = int(store.setting("seed", str(seed)))
-    return Study(tuple(there), labels, arms.images, asked, kept_seed, store)
-
-
-def read_arms(specs: Sequence[str | Path]) -> Arms:
-    """The sets of images named by ``RUN`` or ``RUN:LABEL``.
-
-    A label that two runs share becomes ``RUN-NAME:LABEL``.
-
-    Raises:
-        InputError: no such run or label, or a run of several labels without saying which.
-    """
-    if not specs:
-        raise InputError("give two or more run folders, or RUN:LABEL")
-    arms = [_read_arm(str(spec)) for spec in specs]
-    plain = [label for _, label, _ in arms]
-    groups: dict[str, list[Sample]] = {}
-    images: dict[str, Path] = {}
-    for run, label, samples in arms:
-        name = label if plain.count(label) == 1 else f"{run.name}:{label}"
-        if name in groups:
-            raise InputError(f"{name!r} is given twice; compare different sets of images")
-        groups[name] = samples
-        images.update((sample.id, run.image(sample)) for sample in samples)
-    return Arms(groups, images, arms[0][0].path)
-
-
-def _read_arm(spec: str) -> tuple[Run, str, list[Sample]]:
+def _read_arm(spec: str, prompts: Path | None) -> _Arm:
     path, separator, label = spec.rpartition(":")
     if not separator or Path(spec).exists():
         path, label = spec, ""
-    run = Run.open(Path(path))
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "run.json").exists():
+        samples = [_named(sample) for sample in folder_samples(folder, prompts)]
+        return _Arm(folder, folder, folder.resolve().parent.name, folder.resolve().name, samples, {})
+    run = Run.open(folder)
     by_label: dict[str, list[Sample]] = {}
     for sample in run.samples():
         by_label.setdefault(sample.label, []).append(sample)
@@ -115,4 +162,13 @@ def _read_arm(spec: str) -> tuple[Run, str, list[Sample]]:
     label = label or next(iter(by_label))
     if label not in by_label:
         raise InputError(f"{path} has no samples labelled {label!r}; it has {', '.join(by_label)}")
-    return run, label, by_label[label]
+    checks = {prompt.id: prompt.questions for prompt in run.prompts() if prompt.questions}
+    return _Arm(run.path, run.image_root, run.name, label, by_label[label], checks)
+
+
+def _named(sample: Sample) -> Sample:
+    """A folder's image without a prompt, known by its path without the ending."""
+    if sample.prompt_id is not None:
+        return sample
+    name = sample.path.rpartition(".")[0]
+    return dataclasses.replace(sample, prompt_id=f"file:{name}", prompt="")

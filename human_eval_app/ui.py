@@ -1,37 +1,64 @@
 """The Gradio page, which hosts the comparator, in one application with the REST API."""
 
-from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 
-from human_eval_app.api import create_api
-from human_eval_app.study import Study
+from human_eval_app import account_api, admin_api, api
+from human_eval_app.assets import Assets
+from human_eval_app.guard import Guard
+from human_eval_app.images import ImageCache
+from human_eval_app.store import Store
+from human_eval_app.web import Server, admin_check
 
-_HERE = Path(__file__).parent
 
+def create_app(
+    store: Store, images: ImageCache | None = None, hosts: frozenset[str] | None = None, secure: bool = False
+) -> FastAPI:
+    """Page and API of all projects in ``store``.
 
-def create_app(study: Study, export_token: str) -> FastAPI:
-    """Page and API of ``study``; ``export_token`` opens ``/api/export``.
+    The page itself is the same for everyone and knows nothing of any study; all it shows comes from the API.
 
-    The page itself is the same for everyone and knows nothing of the study; all it shows comes from the API.
+    Args:
+        images: where encoded images are kept; default: pixeval's cache folder.
+        hosts: names under which the app may be called; None for any.
+        secure: cookies are for https only.
     """
-    script = (_HERE / "comparator.js").read_text(encoding="utf-8") + "\ncomparator(element);\n"
-    style = (_HERE / "comparator.css").read_text(encoding="utf-8")
+    server = Server(store, images or ImageCache.of(store.secret), secure)
+    rest = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    rest.state.server = server
+    for part in (account_api, api, admin_api):
+        rest.include_router(part.routes)
+    rest.add_exception_handler(Exception, _failed)
+    assets = Assets()
+    rest.include_router(assets.routes())
     with gr.Blocks(title="Compare images", analytics_enabled=False) as page:
-        gr.HTML("", html_template="<div></div>", js_on_load=script, apply_default_css=False)
+        gr.HTML("", html_template="<div></div>", js_on_load=assets.start(), apply_default_css=False)
+    app = _mount(rest, page, "/", assets.head())
+    app.add_middleware(Guard, is_admin=admin_check(server), hosts=hosts)
+    return app
+
+
+def _mount(app: FastAPI, page: gr.Blocks, path: str, head: str) -> FastAPI:
     fonts = ("system-ui", "sans-serif")
-    app: FastAPI = gr.mount_gradio_app(
-        create_api(study, export_token),
+    mounted: FastAPI = gr.mount_gradio_app(
+        app,
         page,
-        path="/",
+        path=path,
         footer_links=[],
         run_history=False,
         ssr_mode=False,
         enable_monitoring=False,
         theme=gr.themes.Base(font=fonts, font_mono=("ui-monospace", "monospace")),
         # In the head and not as css=, which Gradio would rewrite to its own scope.
-        head=f"<style>{style}</style>",
+        head=head,
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
     )
-    return app
+    return mounted
+
+
+async def _failed(_request: Any, _error: Exception) -> JSONResponse:
+    """What went wrong is for the server's own output; it may name files."""
+    return JSONResponse({"detail": "the server made a mistake; try again"}, 500)

@@ -1,0 +1,89 @@
+"""Images as annotators get them: PNG, encoded anew, so that no metadata is left; hostile files are refused."""
+
+import hashlib
+import io
+import os
+import threading
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from pixeval.images import UnreadableImage, decode_image, to_uint8
+from pixeval.scoring.cache import default_folder
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 36_000_000
+TURNED = (5, 6, 7, 8)
+"""Values of EXIF's orientation that swap width and height."""
+ORIENTATION = 0x0112
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels of an image file as it is shown; only its header is read.
+
+    Raises:
+        UnreadableImage: missing, larger than 64 MiB or 36 megapixels, or no PNG, JPEG, WebP, BMP or TIFF.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UnreadableImage(f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
+        with warnings.catch_warnings():
+            # The limit here is lower than Pillow's, which only warns.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+                if image.getexif().get(ORIENTATION) in TURNED:
+                    width, height = height, width
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(f"{path.name} is not an image that can be shown ({error})") from error
+    if not 0 < width * height <= MAX_PIXELS:
+        raise UnreadableImage(f"{path.name} has {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} million")
+    return width, height
+
+
+def encode(path: Path) -> bytes:
+    """The pixels of an image file as PNG without metadata.
+
+    Raises:
+        UnreadableImage: as :func:`image_size`, or the file is damaged.
+    """
+    image_size(path)
+    pixels = to_uint8(decode_image(path.read_bytes(), path.name)[None])[0]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+class ImageCache:
+    """Encoded images in a folder, by the opaque key of the image."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # Encoding takes a core for a tenth of a second; one at a time leaves the other cores to the votes.
+        self._encoding = threading.Lock()
+
+    @classmethod
+    def of(cls, secret: str) -> "ImageCache":
+        """The cache of the database with that secret, in pixeval's cache folder."""
+        return cls(default_folder() / "label-images" / hashlib.sha256(secret.encode()).hexdigest()[:16])
+
+    def png(self, key: str, source: Path) -> bytes:
+        """The image ``source``, whose key is ``key``.
+
+        Raises:
+            UnreadableImage: as :func:`encode`.
+        """
+        kept = self.folder / f"{key}.png"
+        try:
+            return kept.read_bytes()
+        except OSError:
+            pass
+        with self._encoding:
+            data = encode(source)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = kept.with_name(f"{key}.{os.getpid()}.partial")
+            partial.write_bytes(data)
+            os.replace(partial, kept)
+        return data

@@ -1,0 +1,1 @@
+"""Alembic's environment and the steps that bring a database to :mod:`human_eval_app.schema`."""
