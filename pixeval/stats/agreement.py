@@ -173,12 +173,15 @@ def vote_agreement(votes: Sequence[Vote] | VoteTable, question: Question, seed: 
 
 
 def preferences(table: VoteTable) -> tuple[Codes, Codes]:
-    """The pair of images of each row as a code, and the answer with sides undone: 0, 1 (which image), 2 tie, 3 bad."""
+    """The pair of images of each row as a code, and the answer with sides undone: 0, 1 (which image), 2 tie, 3 bad.
+
+    Image 0 is that of the label that sorts first; the code is ``place of image 0 * len(images) + place of image 1``.
+    """
     ahead = np.where(table.left_label == table.right_label, table.left > table.right, False)
     swapped = (table.left_label > table.right_label) | ahead
     low = np.where(swapped, table.right, table.left).astype(np.int64)
     high = np.where(swapped, table.left, table.right)
-    items = low * (int(max(table.left.max(), table.right.max())) + 1) + high
+    items = low * len(table.images) + high
     first = (table.choice == LEFT) != swapped
     labels = np.select([table.choice == TIE, table.choice == BOTH_BAD], [2, 3], np.where(first, 0, 1))
     return items, labels

@@ -33,6 +33,8 @@ class VoteTable:
     """Names of what is compared, sorted; ``left_label`` and ``right_label`` are places in it."""
     prompts: tuple[str, ...]
     annotators: tuple[str, ...]
+    images: tuple[str, ...]
+    """Sample ids; ``left`` and ``right`` are places in it."""
     prompt: Codes
     annotator: Codes
     question: Codes
@@ -40,7 +42,7 @@ class VoteTable:
     left_label: Codes
     right_label: Codes
     left: Codes
-    """Image on the left; equal codes are equal images."""
+    """Image on the left."""
     right: Codes
     choice: Codes
     """Place in ``CHOICES``."""
@@ -170,11 +172,12 @@ def _table(coded: Mapping[str, pa.DictionaryArray], propensity: Array, simulated
     prompt, prompts = _coded(coded["prompt_id"])
     annotator, annotators = _coded(coded["annotator"])
     (left_label, right_label), labels = _coded_together(coded["left_label"], coded["right_label"])
-    (left, right), _ = _coded_together(coded["left"], coded["right"])
+    (left, right), images = _coded_together(coded["left"], coded["right"])
     return VoteTable(
         labels=labels,
         prompts=prompts,
         annotators=annotators,
+        images=images,
         prompt=prompt,
         annotator=annotator,
         question=_places(coded["question"], QUESTIONS, "question"),
