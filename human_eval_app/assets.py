@@ -44,5 +44,10 @@ class Assets:
         return f"{links}<style>{''.join(self._styles.values())}</style>"
 
     def start(self) -> str:
-        """JavaScript that builds the page within ``element``. Relative, so that a reverse proxy may add a path."""
-        return f'import("./page/{self._digest}/comparator.js").then((page) => page.comparator(element));'
+        """JavaScript that builds the page within ``element``.
+
+        Its address is relative to the page, so that a reverse proxy may add a path (a bare relative import would be
+        relative to Gradio's own script).
+        """
+        module = f'new URL("./page/{self._digest}/comparator.js", document.baseURI).href'
+        return f"import({module}).then((page) => page.comparator(element));"
