@@ -240,10 +240,12 @@ def _separated(model: Model, counts: Array) -> None:
             "some models were only ever shown on one side, so their strength cannot be told from a bias to that side; "
             "collect votes with sides swapped"
         )
-    found = linprog(-gap.sum(0), A_ub=-gap, b_ub=np.zeros(len(gap)), bounds=[(-1, 1)] * model.size, method="highs")
-    if found.x is None or float((gap @ found.x).sum()) <= 1e-6:
+    m = len(model.labels)
+    drift = _drift(gap, fixed=m)  # of the bias and ties alone, then of all
+    drift = _drift(gap, fixed=0) if drift is None else drift
+    if drift is None:
         return
-    drift = found.x[: len(model.labels)]
+    drift = drift[:m]
     if np.ptp(drift) > 1e-6:
         top = [n for n, d in zip(model.labels, drift, strict=True) if d > drift.max() - 1e-6]
         low = [n for n, d in zip(model.labels, drift, strict=True) if d < drift.min() + 1e-6]
@@ -256,6 +258,13 @@ def _separated(model: Model, counts: Array) -> None:
         "one answer was never given although every pair allows it (always the same side, or only ties), so the bias to "
         "a side is infinite; check how the votes came about"
     )
+
+
+def _drift(gap: Array, fixed: int) -> Array | None:
+    """A direction, 0 in the first ``fixed`` parameters, along which every gap stays or grows and some grows."""
+    bounds = [(0, 0)] * fixed + [(-1, 1)] * (gap.shape[1] - fixed)
+    found = linprog(-gap.sum(0), A_ub=-gap, b_ub=np.zeros(len(gap)), bounds=bounds, method="highs")
+    return None if found.x is None or float((gap @ found.x).sum()) <= 1e-6 else np.asarray(found.x)
 
 
 def _moments(model: Model, parameters: Array, totals: Array) -> tuple[Array, Array]:
