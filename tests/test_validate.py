@@ -1,5 +1,6 @@
 """``pixeval validate``: its figures against scipy and by hand, the planted-flaw study in small, and human labels."""
 
+import io
 import json
 import math
 from pathlib import Path
@@ -12,9 +13,10 @@ from scipy import stats as scipy_stats
 from pixeval import cli
 from pixeval.errors import InputError
 from pixeval.images import write_png
-from pixeval.validation.clean_images import clean_images
+from pixeval.validation.clean_images import CleanImage, clean_images
 from pixeval.validation.drawn_images import drawn_image
 from pixeval.validation.human_labels import Choice, read_labels
+from pixeval.validation.image_runs import LINE_EVERY, Progress, measure_all
 from pixeval.validation.localisation import (
     auc_judd,
     correlation,
@@ -175,7 +177,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_own_images_one_metric(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "validation"
-    code = cli.run(["validate", "checkerboard_flaw", "--images", str(folder), "--out", str(out), "--json"])
+    given = ["--images", str(folder), "--out", str(out), "--workers", "1", "--json"]
+    code = cli.run(["validate", "checkerboard_flaw", *given])
     assert code == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((out / "validation.json").read_text())
@@ -187,6 +190,77 @@ def test_own_images_one_metric(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert set(found["cross_talk"]) <= {flaw.name for flaw in PLANTED}
     assert "checkerboard_flaw" in (out / "validation.md").read_text()
     assert (out / "cross_talk.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_are_the_same_for_any_number_of_workers_and_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIXEVAL_CACHE", str(tmp_path))
+    images = [CleanImage(str(seed), "own", str(seed), drawn_image(seed, 64)) for seed in range(3)]
+    tasks = [(images[0], True), (images[1], True), (images[2], False)]
+    names = ["blank_flaw", "noise_flaw"]
+    whole = measure_all(tasks, names, workers=1)
+    assert measure_all(tasks, names, workers=2) == whole
+    assert set(whole[0]["clean"]) == set(names)
+    assert "warp" in whole[0]["flaws"]
+    assert set(whole[2]["flaws"]) == {"blank", "noise"}
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+    measured: list[str] = []
+
+    def killed(image: CleanImage, *rest: object) -> dict[str, object]:
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(image.name)
+        return whole[int(image.name)]
+
+    monkeypatch.setattr("pixeval.validation.image_runs.measure", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measure_all(tasks, names, workers=1)
+    (partial,) = tmp_path.rglob("*.jsonl")
+    partial.write_text(partial.read_text() + '\n{"key": "cut o')
+    monkeypatch.undo()
+    monkeypatch.setenv("PIXEVAL_CACHE", str(tmp_path))
+    continued: list[str] = []
+
+    def rest_only(image: CleanImage, *rest: object) -> dict[str, object]:
+        continued.append(image.name)
+        return {}
+
+    monkeypatch.setattr("pixeval.validation.image_runs.measure", rest_only)
+    assert measure_all(tasks, names, workers=1) == [*whole[:2], {}]
+    assert continued == ["2"]
+
+
+def test_progress_tells_now_and_then_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("pixeval.validation.image_runs.time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    progress = Progress(total=10, done=2, stream=stream)
+    for _ in range(6):
+        now[0] += LINE_EVERY / 2
+        progress.step()
+    progress.close()
+    assert stream.getvalue().splitlines() == [
+        "validate: 4 of 10 images, about 45 s left",
+        "validate: 6 of 10 images, about 30 s left",
+        "validate: 8 of 10 images, about 15 s left",
+    ]
+
+
+def test_only_what_was_asked_for_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = [image for image in clean_images("tune") if image.name in ("astronaut-0", "coffee-0", "drawn-100", "unet-0")]
+    monkeypatch.setattr("pixeval.validation.validate.clean_images", lambda split: few)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert cli.run(["validate", "blank_flaw", "--tuning", "--workers", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "on the same images: 2 photographs" in shown
+    assert "Judged worst" in shown
+    assert "astronaut-0" in shown
+    assert not list((tmp_path / "here").iterdir())
 
 
 def test_refusals(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +275,9 @@ def test_refusals(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["noise_flaw", "--human", "score"], "--labels"),
         (["frechet_distance", "--labels", str(labels), "--human", "score"], "needs more than one image"),
         (["--page", str(labels)], "lacks the marks"),
+        (["--page", str(labels), "--tuning"], "leave the metric"),
+        (["--tuning", "--images", str(folder)], "leave --images out"),
+        (["noise_flaw", "--workers", "0"], "at least 1"),
     ):
         assert cli.run(["validate", *arguments, "--out", str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err, arguments

@@ -3,88 +3,52 @@
 Heat and value thresholds are chosen on one set of images and every figure is measured on another (``clean_images``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from pixeval.catalog import find, load
 from pixeval.stats.bootstrap import mean_interval
 from pixeval.stats.interval import Interval
 from pixeval.stats.proportions import wilson
 from pixeval.validation.clean_images import CleanImage
-from pixeval.validation.localisation import FIGURES, Array, mean_iou
-from pixeval.validation.planted_flaws import LEVELS, MEDIUM, PLANTED, VISIBLE, Planted, PlantedFlaw, plant
+from pixeval.validation.image_figures import HEAT_THRESHOLDS, ImageFigures
+from pixeval.validation.image_runs import measure_all
+from pixeval.validation.localisation import FIGURES
+from pixeval.validation.planted_flaws import LEVELS, MEDIUM, PLANTED, PlantedFlaw
 from pixeval.validation.rank_figures import auc, auc_interval, krcc
 
 FALSE_ALARMS = 0.05
 """Share of clean images of the tuning set that the value threshold lets pass as flawed."""
-HEAT_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+LEAST = 3
+"""With fewer images that can carry a flaw nothing is said about it."""
+WORST = 4
+"""Images named per detector when it is looked at on the tuning set."""
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A metric under test, oriented so that higher is worse."""
+class Measured:
+    """Clean images and what was measured on each."""
 
-    name: str
-    scorer: Any
-    sign: float
-    has_heat: bool
+    images: Sequence[CleanImage]
+    figures: Sequence[ImageFigures]
 
-    @classmethod
-    def named(cls, name: str) -> "Judge":
-        """The metric ``name`` of the families quality or flaws."""
-        spec = find(name)
-        return cls(name, load(spec), -1.0 if spec.higher_is_better else 1.0, spec.family == "flaws")
+    def clean(self, name: str) -> list[float]:
+        """Values of a metric on the clean images."""
+        return [one["clean"][name] for one in self.figures]
 
-    @torch.no_grad()
-    def value(self, pixels: Tensor) -> float:
-        """Of 3 x H x W."""
-        return self.sign * float(self.scorer(pixels[None]))
+    def showing(self, flaw: PlantedFlaw) -> list[int]:
+        """Rows of the images in which the medium flaw shows at all; others take no part."""
+        return [row for row, one in enumerate(self.figures) if flaw.name in one["flaws"]]
 
-    @torch.no_grad()
-    def heat(self, pixels: Tensor) -> Array:
-        """H x W in [0, 1]."""
-        found: Array = self.scorer.heatmap(pixels[None])[0].double().numpy()
-        return found
-
-
-class PlantedSet:
-    """Clean images and the flaws planted in them, and the values of judges on them, each computed once."""
-
-    def __init__(self, images: Sequence[CleanImage]) -> None:
-        self.images = images
-        self._clean: dict[tuple[str, int], float] = {}
-
-    def clean(self, judge: Judge, row: int) -> float:
-        """Value of a clean image."""
-        key = (judge.name, row)
-        if key not in self._clean:
-            self._clean[key] = judge.value(self.images[row].pixels)
-        return self._clean[key]
-
-    def planted(self, flaw: PlantedFlaw, level: int, row: int) -> Planted:
-        """The flaw in one image; the place is the same at every level."""
-        return plant(flaw, self.images[row].pixels, level, self.images[row].name)
-
-    def visible(self, flaw: PlantedFlaw) -> list[tuple[int, Planted]]:
-        """Rows of the images in which the medium flaw shows at all, with that flaw; others take no part."""
-        medium = [self.planted(flaw, MEDIUM, row) for row in range(len(self.images))]
-        return [(row, found) for row, found in enumerate(medium) if found.change >= VISIBLE]
-
-    def sources(self, rows: Sequence[int]) -> list[str]:
-        """What the intervals draw."""
-        return [self.images[row].source for row in rows]
+    def of(self, flaw: PlantedFlaw, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """What was measured of a flaw."""
+        return [self.figures[row]["flaws"][flaw.name] for row in rows]
 
 
 def validate_flaws(
-    names: Sequence[str],
-    tune: Sequence[CleanImage],
-    report: Sequence[CleanImage],
-    step: Callable[[str], None] = lambda done: None,
+    names: Sequence[str], tune: Sequence[CleanImage], report: Sequence[CleanImage] | None, workers: int = 1
 ) -> dict[str, Any]:
     """Figures of the metrics ``names`` on planted flaws, as JSON can hold them.
 
@@ -92,57 +56,56 @@ def validate_flaws(
         names: metrics of the families flaws or quality; those with a planted flaw of their own get all figures, all get
             their row of the cross-talk.
         tune: images on which thresholds are chosen.
-        report: images on which every figure is measured.
-        step: called with the name of every planted flaw that is done.
+        report: images on which every figure is measured; None for those of ``tune``, where detectors are worked on:
+            then the images that each detector judges worst are named besides.
+        workers: processes.
 
     Returns:
         ``images``: how many of each kind; ``detectors``: figures by metric; ``cross_talk``: AUC by planted flaw and
         metric at medium severity.
     """
-    judges = [Judge.named(name) for name in names]
-    tuning, reporting = PlantedSet(tune), PlantedSet(report)
+    judged = tune if report is None else report
+    tasks = [(image, True) for image in judged] + [(image, False) for image in (tune if report is not None else ())]
+    found = measure_all(tasks, names, workers)
+    reporting = Measured(judged, found[: len(judged)])
+    tuning = reporting if report is None else Measured(tune, found[len(judged) :])
     detectors: dict[str, Any] = {}
     cross_talk: dict[str, dict[str, float]] = {}
     for flaw in PLANTED:
-        shown = reporting.visible(flaw)
-        own = next((judge for judge in judges if judge.name == flaw.detector), None)
-        # with too few images that can carry the flaw nothing is said about it
-        if len(shown) >= 3:
-            cross_talk[flaw.name] = {judge.name: _cross_auc(judge, reporting, shown) for judge in judges}
-            if own is not None:
-                detectors[own.name] = _detector(own, flaw, tuning, reporting, shown)
-        step(flaw.name)
-    kinds = [image.kind for image in report]
-    return {
-        "images": {"tune": len(tune), "report": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}},
-        "detectors": detectors,
-        "cross_talk": cross_talk,
-    }
+        rows = reporting.showing(flaw)
+        if len(rows) < LEAST:
+            continue
+        cross_talk[flaw.name] = {name: _cross_auc(name, flaw, reporting, rows) for name in names}
+        if flaw.detector in names:
+            detectors[flaw.detector] = _detector(flaw, tuning, reporting, rows)
+            if report is None:
+                detectors[flaw.detector]["worst"] = _worst(flaw, reporting, rows)
+    kinds = [image.kind for image in judged]
+    counts: dict[str, Any] = {"tune": len(tune), "report": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}}
+    if report is None:
+        counts["same"] = True
+    return {"images": counts, "detectors": detectors, "cross_talk": cross_talk}
 
 
-def _cross_auc(judge: Judge, images: PlantedSet, shown: Sequence[tuple[int, Planted]]) -> float:
-    clean = np.array([images.clean(judge, row) for row, _ in shown])
-    return auc(clean, np.array([judge.value(found.pixels) for _, found in shown]))
+def _cross_auc(name: str, flaw: PlantedFlaw, images: Measured, rows: Sequence[int]) -> float:
+    clean = images.clean(name)
+    flawed = [one["medium"][name] for one in images.of(flaw, rows)]
+    return auc(np.array([clean[row] for row in rows]), np.array(flawed))
 
 
-def _detector(
-    judge: Judge, flaw: PlantedFlaw, tuning: PlantedSet, reporting: PlantedSet, shown: Sequence[tuple[int, Planted]]
-) -> dict[str, Any]:
-    rows = [row for row, _ in shown]
-    sources = reporting.sources(rows)
-    clean = [reporting.clean(judge, row) for row in rows]
-    values = {
-        level: [
-            judge.value((medium if level == MEDIUM else reporting.planted(flaw, level, row)).pixels)
-            for row, medium in shown
-        ]
-        for level in LEVELS
-    }
+def _detector(flaw: PlantedFlaw, tuning: Measured, reporting: Measured, rows: Sequence[int]) -> dict[str, Any]:
+    name = flaw.detector
+    sources = [reporting.images[row].source for row in rows]
+    everywhere = reporting.clean(name)
+    clean = [everywhere[row] for row in rows]
+    shown = reporting.of(flaw, rows)
+    values = {level: [one["levels"][str(level)] for one in shown] for level in LEVELS}
     steps = np.array([clean, *(values[level] for level in LEVELS)]).T
     order = np.arange(len(LEVELS) + 1, dtype=np.float64)
     taus = [krcc(order, row) if np.ptp(row) > 0 else 0.0 for row in steps]
-    threshold = _value_threshold(judge, tuning)
-    alarms = sum(reporting.clean(judge, row) > threshold for row in range(len(reporting.images)))
+    # what all but few of the clean tuning images stay below or at
+    threshold = float(np.quantile(tuning.clean(name), 1 - FALSE_ALARMS, method="higher"))
+    alarms = sum(value > threshold for value in everywhere)
     kinds = [reporting.images[row].kind for row in rows]
     medium = values[MEDIUM]
     found: dict[str, Any] = {
@@ -159,45 +122,38 @@ def _detector(
         },
         "value_threshold": threshold,
         "found": _plain(wilson(sum(value > threshold for value in medium), len(medium))),
-        "false_alarms": _plain(wilson(alarms, len(reporting.images))),
+        "false_alarms": _plain(wilson(alarms, len(everywhere))),
     }
-    if judge.has_heat:
-        found |= _localisation(judge, flaw, tuning, shown, sources)
+    if "heat" in shown[0]:
+        found |= _localisation(flaw, tuning, shown, sources)
     return found
 
 
 def _localisation(
-    judge: Judge,
-    flaw: PlantedFlaw,
-    tuning: PlantedSet,
-    shown: Sequence[tuple[int, Planted]],
-    sources: Sequence[str],
+    flaw: PlantedFlaw, tuning: Measured, shown: Sequence[dict[str, Any]], sources: Sequence[str]
 ) -> dict[str, Any]:
-    """Heat maps against the masks, at medium severity."""
-    threshold = _heat_threshold(judge, [found for _, found in tuning.visible(flaw)])
-    maps = [(judge.heat(found.pixels), found.mask.double().numpy()) for _, found in shown]
+    """Heat maps against the masks, at medium severity; the threshold of mIoU is the best one on the tuning images."""
+    tuned = [one["heat"]["mIoU"] for one in tuning.of(flaw, tuning.showing(flaw))]
+    means = {t: float(np.mean([one[str(t)] for one in tuned])) for t in HEAT_THRESHOLDS} if tuned else {}
+    threshold = max(means, key=lambda t: means[t]) if tuned else HEAT_THRESHOLDS[2]
     figures: dict[str, Any] = {
-        name: _plain(mean_interval([figure(heat, mask) for heat, mask in maps], clusters=sources))
-        for name, (figure, _) in FIGURES.items()
+        name: _plain(mean_interval([one["heat"][name] for one in shown], clusters=sources)) for name in FIGURES
     }
-    ious = [mean_iou(heat, mask, threshold) for heat, mask in maps]
+    ious = [one["heat"]["mIoU"][str(threshold)] for one in shown]
     figures["mIoU"] = _plain(mean_interval(ious, clusters=sources))
     return {"heat_threshold": threshold, "localisation": figures}
 
 
-def _value_threshold(judge: Judge, tuning: PlantedSet) -> float:
-    """What all but ``FALSE_ALARMS`` of the clean tuning images stay below or at."""
-    values = [tuning.clean(judge, row) for row in range(len(tuning.images))]
-    return float(np.quantile(values, 1 - FALSE_ALARMS, method="higher"))
-
-
-def _heat_threshold(judge: Judge, planted: Sequence[Planted]) -> float:
-    """The heat threshold with the greatest mIoU on the tuning images."""
-    maps = [(judge.heat(found.pixels), found.mask.double().numpy()) for found in planted]
-    if not maps:
-        return HEAT_THRESHOLDS[2]
-    scores = {t: float(np.mean([mean_iou(heat, mask, t) for heat, mask in maps])) for t in HEAT_THRESHOLDS}
-    return max(HEAT_THRESHOLDS, key=lambda t: scores[t])
+def _worst(flaw: PlantedFlaw, images: Measured, rows: Sequence[int]) -> dict[str, list[list[Any]]]:
+    """The clean images with the highest values, and those with the medium flaw that have the lowest."""
+    name = flaw.detector
+    clean = zip(images.clean(name), images.images, strict=True)
+    values = [one["medium"][name] for one in images.of(flaw, rows)]
+    flawed = zip(values, [images.images[row] for row in rows], strict=True)
+    return {
+        "clean": [[image.name, value] for value, image in sorted(clean, key=lambda pair: -pair[0])[:WORST]],
+        "flawed": [[image.name, value] for value, image in sorted(flawed, key=lambda pair: pair[0])[:WORST]],
+    }
 
 
 def _plain(interval: Interval) -> dict[str, float | int | None]:

@@ -39,6 +39,7 @@ class Tables:
         if self.found["detectors"]:
             blocks += [self._detection(), self._kinds(), self._places()]
         blocks.append(self._cross_talk())
+        blocks += [self._worst()] if self.found["images"].get("same") else []
         return "\n\n".join(blocks)
 
     def _images(self) -> str:
@@ -46,6 +47,8 @@ class Tables:
         report = ", ".join(
             f"{n} {kind}s" if kind != "generated" else f"{n} generated" for kind, n in images["report"].items()
         )
+        if images.get("same"):
+            return f"Thresholds chosen, and everything measured, on the same images: {report}."
         return f"Thresholds chosen on {images['tune']} images; everything below measured on others: {report}."
 
     def _detection(self) -> str:
@@ -111,6 +114,17 @@ class Tables:
             f"{np.mean(other):.3f} (median {np.median(other):.3f}). "
             f"{sum(o >= TARGET for o in [1 - d for d in own])} of {len(own)} detectors reach {TARGET}.",
         ]
+
+    def _worst(self) -> str:
+        """Where to look when a detector is worked on."""
+        head = ["| detector | clean images with the highest values | flawed ones with the lowest |", "|---|---|---|"]
+        rows = []
+        for name, d in self.found["detectors"].items():
+            clean, flawed = (
+                ", ".join(f"{image} {value:.2g}" for image, value in d["worst"][side]) for side in ("clean", "flawed")
+            )
+            rows.append(f"| `{name}` | {clean} | {flawed} |")
+        return "\n".join(["### Judged worst", "", *head, *rows])
 
     def _people(self) -> str:
         rows = []

@@ -1,25 +1,24 @@
 """``pixeval validate``: how far metrics can be trusted, against planted flaws and against labels of people."""
 
 import json
-import sys
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tqdm import tqdm
 
 from pixeval.catalog import CATALOG, find, load
 from pixeval.encoders import ClipEncoder
 from pixeval.errors import InputError
 from pixeval.images import UnreadableImage
 from pixeval.metric_spec import MetricSpec
-from pixeval.validation.clean_images import clean_images, own_images
+from pixeval.validation.clean_images import CleanImage, clean_images, own_images
 from pixeval.validation.flaws import validate_flaws
 from pixeval.validation.human_labels import LabelledImage, Rating, read_labels
 from pixeval.validation.page import Tables, draw_cross_talk, draw_examples, with_tables, write_whole
 from pixeval.validation.people import against_choices, against_ratings
-from pixeval.validation.planted_flaws import PLANTED
 from pixeval.weights import parse_weights
 
 PER_IMAGE = ("quality", "flaws", "alignment")
@@ -38,11 +37,17 @@ class ValidateConfig:
     """A table of human labels (.csv, .jsonl, .parquet): ratings of images, or choices between two (Pick-a-Pic)."""
     human: str | None = None
     """Column of the ratings where it is not human, rating, overall_score or rank; higher is better."""
-    out: Path = Path("validation")
-    """Folder for validation.json, validation.md and the pictures."""
+    out: Path | None = None
+    """Folder for validation.json, validation.md and the pictures; without it they are not written, the tables are only
+    printed."""
     page: Path | None = None
-    """A Markdown page between whose marks the tables are put as well; the figures go to a .json of the same name and
-    the pictures to images/ beside it."""
+    """A Markdown page between whose marks the tables are put; the figures go to a .json of the same name and the
+    pictures to images/ beside it."""
+    tuning: bool = False
+    """Look at the images on which thresholds are chosen instead, and name those judged worst: for work on a detector,
+    so that the others stay unseen."""
+    workers: int | None = None
+    """Processes for planted flaws, one core each; default all cores. The figures are the same for any number."""
     clip: str = "bundled"
     """With --labels: CLIP for metrics that need one, as in 'pixeval score'."""
     weights: tuple[str, ...] = ()
@@ -61,37 +66,44 @@ def validate(config: ValidateConfig) -> dict[str, Any]:
         raise InputError("--human names a column of --labels; give the table too")
     else:
         found = _against_flaws(config)
-    config.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(found, indent=1, allow_nan=False) + "\n"
-    write_whole(config.out / "validation.json", text.encode())
-    write_whole(config.out / "validation.md", (Tables(found).markdown() + "\n").encode())
+    if config.out is not None:
+        write_whole(config.out / "validation.json", _json(found))
+        write_whole(config.out / "validation.md", (Tables(found).markdown() + "\n").encode())
     return found
 
 
 def _against_flaws(config: ValidateConfig) -> dict[str, Any]:
     names = _metrics(config.metric)
     page = config.page
-    if page is not None and config.metric != "flaws":
-        raise InputError("--page shows all detectors; leave the metric out")
-    text = with_tables(page, "") if page is not None else ""
+    if page is not None and (config.metric != "flaws" or config.images is not None or config.tuning):
+        raise InputError("--page shows all detectors on the bundled images; leave the metric, --images, --tuning out")
+    if config.tuning and config.images is not None:
+        raise InputError("--tuning looks at the bundled images; leave --images out")
+    if config.workers is not None and config.workers < 1:
+        raise InputError(f"--workers must be at least 1, got {config.workers}")
+    if page is not None:
+        with_tables(page, "")  # a page without marks should fail before the work
     tune = clean_images("tune")
-    report = clean_images("report") if config.images is None else own_images(config.images)
-    with tqdm(total=len(PLANTED), desc="validate", unit="flaw", file=sys.stderr, disable=None) as bar:
-
-        def step(flaw: str) -> None:
-            bar.set_postfix_str(flaw)
-            bar.update()
-
-        found = {"against": "planted flaws", **validate_flaws(names, tune, report, step)}
-    config.out.mkdir(parents=True, exist_ok=True)
-    draw_cross_talk(found, config.out / "cross_talk.png")
-    draw_examples(report, names, config.out / "planted_flaws.png")
-    if page is not None and text:
-        for picture in ("cross_talk.png", "planted_flaws.png"):
-            write_whole(page.parent / "images" / picture, (config.out / picture).read_bytes())
-        write_whole(page.with_suffix(".json"), (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+    others = clean_images("report") if config.images is None else own_images(config.images)
+    report = None if config.tuning else others
+    workers = config.workers or len(os.sched_getaffinity(0))
+    found = {"against": "planted flaws", **validate_flaws(names, tune, report, workers)}
+    if config.out is not None:
+        _draw(found, report or tune, names, config.out)
+    if page is not None:
+        _draw(found, report or tune, names, page.parent / "images")
+        write_whole(page.with_suffix(".json"), _json(found))
         write_whole(page, with_tables(page, Tables(found).markdown()).encode())
     return found
+
+
+def _draw(found: dict[str, Any], images: Sequence[CleanImage], names: Sequence[str], folder: Path) -> None:
+    draw_cross_talk(found, folder / "cross_talk.png")
+    draw_examples(images, names, folder / "planted_flaws.png")
+
+
+def _json(found: dict[str, Any]) -> bytes:
+    return (json.dumps(found, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _metrics(name: str) -> list[str]:
