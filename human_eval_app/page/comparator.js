@@ -2,7 +2,7 @@
 
 import { make, ownsKeys } from "./dom.js";
 import { Help } from "./help.js";
-import { projectsScreen, signInScreen, waitingScreen } from "./screens.js";
+import { joinScreen, projectsScreen, signInScreen, waitingScreen } from "./screens.js";
 import { Server } from "./server.js";
 import { keep, recall, shelfKey } from "./shelf.js";
 import { Work } from "./work.js";
@@ -30,6 +30,7 @@ class Page {
     root.replaceChildren(this.#page);
     document.addEventListener("keydown", (event) => this.#key(event));
     document.addEventListener("keyup", (event) => this.#work?.keyUp(event));
+    window.addEventListener("hashchange", () => this.#invited());
   }
 
   async start() {
@@ -39,13 +40,23 @@ class Page {
     } catch (error) {
       if (error.status !== 401) { this.#again(error, () => this.start()); return; }
     }
-    if (this.#me && !this.#token) this.#entered();
-    else this.#signIn("");
+    if (!this.#me) this.#signIn("");
+    else if (this.#token) this.#put(joinScreen(this.#me.name, () => this.#join(this.#me.name, ""), () => this.#signOut()));
+    else this.#entered();
+  }
+
+  /** An invitation pasted into the address of an open page. */
+  #invited() {
+    const token = tokenOfAddress();
+    if (!token) return;
+    this.#token = token;
+    this.#leave();
+    this.start();
   }
 
   #put(...elements) {
     this.#page.replaceChildren(...elements, this.#help.element);
-    this.#page.querySelector("input")?.focus();
+    this.#page.querySelector(".pe-form input")?.focus();
   }
 
   #again(error, what) {
@@ -54,20 +65,26 @@ class Page {
   }
 
   #signIn(reason) {
-    const name = this.#me?.name ?? recall(NAME_KEY) ?? "";
-    this.#put(signInScreen({ token: this.#token, name, reason }, async (given, password) => {
-      this.#me = this.#token
-        ? await this.#server.join(this.#token, given, password)
-        : await this.#server.login(given, password);
-      if (this.#token) forgetToken();
-      this.#token = null;
-      keep(NAME_KEY, this.#me.name);
-      this.#entered();
+    const known = { token: this.#token, name: recall(NAME_KEY) ?? "", reason };
+    this.#put(signInScreen(known, async (given, password) => {
+      if (this.#token) await this.#join(given, password);
+      else {
+        this.#me = await this.#server.login(given, password);
+        this.#entered();
+      }
     }));
+  }
+
+  async #join(name, password) {
+    this.#me = await this.#server.join(this.#token, name, password);
+    window.history.replaceState(null, "", window.location.pathname + window.location.search);
+    this.#token = null;
+    this.#entered();
   }
 
   #entered() {
     const { projects, name } = this.#me;
+    keep(NAME_KEY, name);
     const known = recall(shelfKey("project", name));
     const chosen = projects.length === 1 ? projects[0] : projects.find(({ id }) => id === known);
     if (chosen) this.#open(chosen.id);
@@ -126,8 +143,4 @@ class Page {
 /** The token of an invitation, which stands behind `#join=`, so that it reaches no server's log. */
 function tokenOfAddress() {
   return new URLSearchParams(window.location.hash.slice(1)).get("join");
-}
-
-function forgetToken() {
-  window.history.replaceState(null, "", window.location.pathname + window.location.search);
 }

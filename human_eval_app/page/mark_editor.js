@@ -61,7 +61,7 @@ export class MarkEditor {
       radio(severity === "minor" ? "Minor" : "Major", key, severity === mark.severity, () => this.#choose({ severity }))));
     this.element.replaceChildren(
       make("div", { class: "pe-options", role: "radiogroup", "aria-label": "Severity" }, ...severities),
-      make("div", { class: "pe-options", role: "radiogroup", "aria-label": "Kind of flaw" }, ...categories),
+      make("div", { class: "pe-options pe-kinds", role: "radiogroup", "aria-label": "Kind of flaw" }, ...categories),
       make("div", { class: "pe-options pe-ends" },
         make("button", { type: "button", class: "pe-option", on: { click: () => this.#remove() } },
           make("span", { text: "Delete" }), make("kbd", { text: "Del" })),

@@ -5,6 +5,8 @@ import { SIDES } from "./viewer.js";
 
 const SMALLEST_BOX = 0.004; // of width and height; less is a click with a shaky hand
 
+const MOST = 100; // that one answer may hold
+
 /**
  * @typedef {{side: string, category: string, severity: "minor"|"major", x: number, y: number, width: number,
  *   height: number}} Mark coordinates are shares of the image; a point has neither width nor height
@@ -63,9 +65,11 @@ export class Marks extends EventTarget {
     const point = !box || (box.width < SMALLEST_BOX && box.height < SMALLEST_BOX);
     const inside = from.x >= 0 && from.x <= 1 && from.y >= 0 && from.y <= 1;
     if (point ? !inside : box.width <= 0 || box.height <= 0) return;
+    if (this.list.length >= MOST) return;
     const place = point ? { x: from.x, y: from.y, width: 0, height: 0 } : box;
-    for (const name of Object.keys(place)) place[name] = rounded(place[name]);
-    this.list.push({ side, ...this.usual, ...place });
+    const [x, y] = [rounded(place.x), rounded(place.y)];
+    const [width, height] = [rounded(place.x + place.width) - x, rounded(place.y + place.height) - y].map(rounded);
+    this.list.push({ side, ...this.usual, x, y, width, height });
     this.#changed();
     this.dispatchEvent(new CustomEvent("open", { detail: this.list.length - 1 }));
   }

@@ -2,6 +2,9 @@
 
 import { make } from "./dom.js";
 
+// White space as Python's str.split() knows it, by whose places words are stored.
+const GAPS = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/u;
+
 /** Events: `change`. */
 export class Prompt extends EventTarget {
   #words = [];
@@ -21,7 +24,7 @@ export class Prompt extends EventTarget {
     if (text === null) { this.element.replaceChildren(); return; }
     const label = make("span", { class: "pe-label", text: "Text" });
     if (!marking) { this.element.replaceChildren(label, make("span", { class: "pe-text", text })); return; }
-    this.#words = text.split(/\s+/u).filter(Boolean).map((word, i) => make("button", {
+    this.#words = text.split(GAPS).filter(Boolean).map((word, i) => make("button", {
       type: "button", class: "pe-word", text: word, tabindex: i === 0 ? "0" : "-1",
       "aria-pressed": String(marked.includes(i)), on: { click: () => this.#toggle(i), keydown: (event) => this.#key(event, i) },
     }));

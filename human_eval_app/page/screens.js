@@ -32,8 +32,10 @@ export function signInScreen({ token, name, reason }, enter) {
   const button = make("button", { class: "pe-choice pe-accent", text: token ? "Start" : "Sign in" });
   const form = make("form", { class: "pe-form" },
     ...field("pe-name", "Your name", { maxlength: "64", required: true, autocomplete: "username", autocapitalize: "off", value: name }),
-    ...field("pe-password", token ? "Password (optional)" : "Password",
-      { type: "password", required: !token, autocomplete: token ? "new-password" : "current-password", maxlength: "256" }),
+    ...field("pe-password", token ? "Password (optional)" : "Password", {
+      type: "password", required: !token, autocomplete: token ? "new-password" : "current-password",
+      minlength: token ? "8" : null, maxlength: "256",
+    }),
     token ? make("p", { class: "pe-hint", text: "Only needed to go on in another browser later." }) : null,
     problem, button);
   form.addEventListener("submit", async (event) => {
@@ -55,6 +57,15 @@ export function signInScreen({ token, name, reason }, enter) {
     ? "You were invited to compare pairs of images, one question at a time. Your answers are kept under this name."
     : "Sign in to go on. If you were sent a link, open that link instead.";
   return screen(token ? "Welcome" : "Sign in", make("p", { class: "pe-hint", text: hint }), form);
+}
+
+/** An invitation opened by somebody who is signed in already. */
+export function joinScreen(name, join, leave) {
+  const problem = make("p", { class: "pe-problem", role: "alert" });
+  const act = (what) => () => what().catch((error) => { problem.textContent = error.message; });
+  return screen("Welcome", make("p", { text: `You are signed in as ${name}. Join this study under that name?` }), problem,
+    action("Join", act(join)),
+    make("button", { type: "button", class: "pe-choice", text: "I am somebody else", on: { click: act(leave) } }));
 }
 
 /** @param {{id: string, title: string}[]} projects @param {(id: string) => void} choose */

@@ -19,6 +19,7 @@ export class Refused extends Error {
 
 export class Server {
   #csrf = "";
+  #name = null;
 
   /** Address of an image. */
   image(key) {
@@ -40,6 +41,7 @@ export class Server {
 
   #remember(me) {
     this.#csrf = me.csrf;
+    this.#name = me.name;
     return me;
   }
 
@@ -47,9 +49,27 @@ export class Server {
     return this.#call(path, { cache: "no-store" });
   }
 
-  post(path, body = {}) {
+  async post(path, body = {}) {
+    try {
+      return await this.#send(path, body);
+    } catch (error) {
+      if (error.status !== 403 || this.#name === null) throw error;
+      await this.#renew();
+      return this.#send(path, body);
+    }
+  }
+
+  #send(path, body) {
     const headers = { "Content-Type": "application/json", "X-CSRF-Token": this.#csrf };
     return this.#call(path, { method: "POST", headers, body: JSON.stringify(body) });
+  }
+
+  /** Signing in again in another tab changed the token that every POST carries. */
+  async #renew() {
+    const { name, csrf } = await this.get("me");
+    // Somebody else signed in in this browser: what waits here is not theirs to send.
+    if (name !== this.#name) throw new Refused(401, "Somebody else signed in in this browser.");
+    this.#csrf = csrf;
   }
 
   async #call(path, options) {

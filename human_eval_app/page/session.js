@@ -141,7 +141,6 @@ export class Session extends EventTarget {
   }
 
   async #send() {
-    let pardoned = false;
     for (let entry; this.active && (entry = this.outbox.entries()[0]); ) {
       this.outbox.tried(entry);
       const asked = (this.#asked += 1);
@@ -151,20 +150,22 @@ export class Session extends EventTarget {
         if (asked === this.#asked) this.#take(reply);
         else this.#tell("change");
       } catch (error) {
-        if (error.status === 403 && !pardoned) {
-          // Another tab signed in again, which changed the token that every POST carries.
-          pardoned = true;
-          try { await this.#server.me(); continue; } catch (renewal) { return this.#fail(renewal); }
-        }
-        if (error.passing || error.status === 401 || error.status === undefined) return this.#fail(error);
-        this.outbox.remove(entry);
-        const lost = error.status === 409 || error.status === 404;
-        this.#tell("notice", lost ? `This answer is not needed any more: ${error.message}` : error.message);
-        await this.#ask(() => this.#server.get(`${this.#path}/next`));
-        if (this.offline) return undefined;
+        if (error.passing || error.status === 401 || error.status === undefined) { this.#fail(error); return; }
+        if (!(await this.#reject(entry, error))) return;
       }
     }
-    return undefined;
+  }
+
+  /** An answer that the server does not take; true when sending can go on. */
+  async #reject(entry, error) {
+    const told = await this.#ask(() => this.#server.get(`${this.#path}/next`));
+    // While a study is paused it takes no answers; this one waits until it goes on.
+    if (!told || this.state.phase === "paused") return false;
+    this.outbox.remove(entry);
+    const lost = error.status === 409 || error.status === 404;
+    this.#tell("notice", lost ? `One answer is not needed any more: ${error.message}` : error.message);
+    this.#tell("change");
+    return true;
   }
 
   #fail(error) {

@@ -99,10 +99,10 @@ export class Work extends EventTarget {
     const settled = session.outbox.entries().length === 0;
     if (state.phase === "introduction") {
       this.#put("introduction", () => introductionScreen(this.#project, (key) => this.#server.image(key), () => session.begin()));
-    } else if (this.#atBreak) this.#break();
+    } else if (state.phase === "paused") this.#put("paused", () => pausedScreen(() => session.refresh()));
+    else if (this.#atBreak) this.#break();
     else if (item) this.#judge(item, later);
     else if (state.phase === "finished" && settled) this.#finished();
-    else if (state.phase === "paused" && settled) this.#put("paused", () => pausedScreen(() => session.refresh()));
     else this.#judge(null, []);
   }
 
