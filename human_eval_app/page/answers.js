@@ -9,7 +9,11 @@ const CHOICES = [
   { choice: "right", text: "Right", narrow: "Lower", label: "→", keys: ["ArrowRight", "3"], main: true },
   { choice: "both_bad", text: "Both bad", label: "B", keys: ["b"] },
   {
-    choice: "reject", text: "Mixed styles", narrow: "Mixed", label: "R", keys: ["r"],
+    choice: "reject",
+    text: "Mixed styles",
+    narrow: "Mixed",
+    label: "R",
+    keys: ["r"],
     why: "One is a photo, the other is stylised: they cannot be compared",
   },
   { choice: "skip", text: "Skip", label: "S", keys: ["s"], menu: true },
@@ -31,18 +35,34 @@ export class Answers extends EventTarget {
     const row = (name) => make("div", { class: `pe-row ${name}` });
     const [main, minor, back] = [row("pe-judge"), row("pe-minor"), row("pe-back")];
     for (const known of CHOICES) {
-      const button = make("button", {
-        type: "button", class: `pe-choice${known.main ? " pe-main" : ""}`, "data-choice": known.choice, title: known.why,
-        "aria-haspopup": known.menu ? "dialog" : null, on: { click: () => this.choose(known.choice) },
-      },
-      make("span", { class: "pe-wide", text: known.text }),
-      make("span", { class: "pe-narrow", text: known.narrow ?? known.text }), make("kbd", { text: known.label }));
+      const button = make(
+        "button",
+        {
+          type: "button",
+          class: `pe-choice${known.main ? " pe-main" : ""}`,
+          "data-choice": known.choice,
+          title: known.why,
+          "aria-haspopup": known.menu ? "dialog" : null,
+          on: { click: () => this.choose(known.choice) },
+        },
+        make("span", { class: "pe-wide", text: known.text }),
+        make("span", { class: "pe-narrow", text: known.narrow ?? known.text }),
+        make("kbd", { text: known.label }),
+      );
       this.#buttons.set(known.choice, button);
       (known.main ? main : minor).append(button);
     }
-    this.undoButton = make("button", {
-      type: "button", class: "pe-choice", "data-choice": "undo", on: { click: () => this.dispatchEvent(new Event("undo")) },
-    }, make("span", { text: "Undo" }), make("kbd", { text: "U" }));
+    this.undoButton = make(
+      "button",
+      {
+        type: "button",
+        class: "pe-choice",
+        "data-choice": "undo",
+        on: { click: () => this.dispatchEvent(new Event("undo")) },
+      },
+      make("span", { text: "Undo" }),
+      make("kbd", { text: "U" }),
+    );
     back.append(this.undoButton);
     this.menu = make("dialog", { class: "pe-dialog", "aria-labelledby": "pe-skip-title" });
     this.menu.addEventListener("keydown", (event) => this.#menuKey(event));
@@ -76,13 +96,27 @@ export class Answers extends EventTarget {
   }
 
   #ask() {
-    const options = this.#reasons.map((reason, i) => make("button", {
-      type: "button", class: "pe-choice", on: { click: () => this.#skip(reason) },
-    }, make("span", { text: reason }), i < 9 ? make("kbd", { text: String(i + 1) }) : null));
+    const options = this.#reasons.map((reason, i) =>
+      make(
+        "button",
+        {
+          type: "button",
+          class: "pe-choice",
+          on: { click: () => this.#skip(reason) },
+        },
+        make("span", { text: reason }),
+        i < 9 ? make("kbd", { text: String(i + 1) }) : null,
+      ),
+    );
     this.menu.replaceChildren(
       make("h2", { id: "pe-skip-title", text: "Why skip this pair?" }),
       make("div", { class: "pe-list" }, ...options),
-      make("button", { type: "button", class: "pe-choice", text: "Back (Esc)", on: { click: () => this.menu.close() } }),
+      make("button", {
+        type: "button",
+        class: "pe-choice",
+        text: "Back (Esc)",
+        on: { click: () => this.menu.close() },
+      }),
     );
     this.menu.showModal();
   }

@@ -107,9 +107,8 @@ export class Camera {
   /** One step of the scale up (`+1`) or down (`-1`), around a point of the frame. */
   step(direction, side = "left", x = this.frame.width / 2, y = this.frame.height / 2) {
     const now = this.percent(side);
-    const next = direction > 0
-      ? LADDER.find((rung) => rung > now * 1.01)
-      : LADDER.findLast((rung) => rung < now / 1.01);
+    const next =
+      direction > 0 ? LADDER.find((rung) => rung > now * 1.01) : LADDER.findLast((rung) => rung < now / 1.01);
     if (next) this.zoomAt(side, x, y, next / now);
   }
 
@@ -149,7 +148,6 @@ export class Camera {
     }
     this.centre.x = clamp(this.centre.x, 0.5 - span.x, 0.5 + span.x);
     this.centre.y = clamp(this.centre.y, 0.5 - span.y, 0.5 + span.y);
-    this.#atHome = !this.hasOffset && Math.abs(this.zoom / this.#homeZoom - 1) < 0.001
-      && span.x === 0 && span.y === 0;
+    this.#atHome = !this.hasOffset && Math.abs(this.zoom / this.#homeZoom - 1) < 0.001 && span.x === 0 && span.y === 0;
   }
 }

@@ -3,7 +3,11 @@
 import { make } from "./dom.js";
 import { SIDES } from "./viewer.js";
 
-const REPLIES = [["yes", "Yes", "y"], ["no", "No", "n"], ["unsure", "?", "u"]];
+const REPLIES = [
+  ["yes", "Yes", "y"],
+  ["no", "No", "n"],
+  ["unsure", "?", "u"],
+];
 
 /** Events: `change`. */
 export class Checks extends EventTarget {
@@ -20,26 +24,61 @@ export class Checks extends EventTarget {
       for (const side of SIDES) if (known?.[side]) this.#replies.set(`${row}/${side}`, known[side]);
     });
     this.element.hidden = questions.length === 0;
-    const name = (wide, narrow) => make("span", {}, make("span", { class: "pe-wide", text: wide }), make("span", { class: "pe-narrow", text: narrow }));
-    const head = make("div", { class: "pe-check pe-check-head", "aria-hidden": "true" }, name("Left", "Upper"), name("Right", "Lower"));
-    this.element.replaceChildren(head, ...questions.map((question, row) => make("div", { class: "pe-check" },
-      this.#group(row, "left"), make("span", { class: "pe-question", text: question }), this.#group(row, "right"))));
+    const name = (wide, narrow) =>
+      make(
+        "span",
+        {},
+        make("span", { class: "pe-wide", text: wide }),
+        make("span", { class: "pe-narrow", text: narrow }),
+      );
+    const head = make(
+      "div",
+      { class: "pe-check pe-check-head", "aria-hidden": "true" },
+      name("Left", "Upper"),
+      name("Right", "Lower"),
+    );
+    this.element.replaceChildren(
+      head,
+      ...questions.map((question, row) =>
+        make(
+          "div",
+          { class: "pe-check" },
+          this.#group(row, "left"),
+          make("span", { class: "pe-question", text: question }),
+          this.#group(row, "right"),
+        ),
+      ),
+    );
   }
 
   #group(row, side) {
     const chosen = this.#replies.get(`${row}/${side}`);
-    const inputs = REPLIES.map(([reply, text, key], i) => make("button", {
-      type: "button", role: "radio", class: "pe-reply", "data-reply": reply, "aria-checked": String(reply === chosen),
-      tabindex: (chosen ? reply === chosen : i === 0) ? "0" : "-1",
-      "aria-label": { yes: "Yes", no: "No", unsure: "Cannot tell" }[reply],
-      title: `${{ yes: "Yes", no: "No", unsure: "Cannot tell" }[reply]} (${key.toUpperCase()})`,
-      text, on: { click: () => this.#reply(row, side, reply) },
-    }));
-    const group = make("div", {
-      class: "pe-replies", role: "radiogroup", "data-own-keys": true, "data-group": `${row}/${side}`,
-      "aria-label": `${this.#questions[row]} ${side === "left" ? "Left" : "Right"} image`,
-      on: { keydown: (event) => this.#key(event, row, side) },
-    }, ...inputs);
+    const inputs = REPLIES.map(([reply, text, key], i) =>
+      make("button", {
+        type: "button",
+        role: "radio",
+        class: "pe-reply",
+        "data-reply": reply,
+        "aria-checked": String(reply === chosen),
+        tabindex: (chosen ? reply === chosen : i === 0) ? "0" : "-1",
+        "aria-label": { yes: "Yes", no: "No", unsure: "Cannot tell" }[reply],
+        title: `${{ yes: "Yes", no: "No", unsure: "Cannot tell" }[reply]} (${key.toUpperCase()})`,
+        text,
+        on: { click: () => this.#reply(row, side, reply) },
+      }),
+    );
+    const group = make(
+      "div",
+      {
+        class: "pe-replies",
+        role: "radiogroup",
+        "data-own-keys": true,
+        "data-group": `${row}/${side}`,
+        "aria-label": `${this.#questions[row]} ${side === "left" ? "Left" : "Right"} image`,
+        on: { keydown: (event) => this.#key(event, row, side) },
+      },
+      ...inputs,
+    );
     return group;
   }
 

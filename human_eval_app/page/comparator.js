@@ -38,10 +38,20 @@ class Page {
     try {
       this.#me = await this.#server.me();
     } catch (error) {
-      if (error.status !== 401) { this.#again(error, () => this.start()); return; }
+      if (error.status !== 401) {
+        this.#again(error, () => this.start());
+        return;
+      }
     }
     if (!this.#me) this.#signIn("");
-    else if (this.#token) this.#put(joinScreen(this.#me.name, () => this.#join(this.#me.name, ""), () => this.#signOut()));
+    else if (this.#token)
+      this.#put(
+        joinScreen(
+          this.#me.name,
+          () => this.#join(this.#me.name, ""),
+          () => this.#signOut(),
+        ),
+      );
     else this.#entered();
   }
 
@@ -66,13 +76,15 @@ class Page {
 
   #signIn(reason) {
     const known = { token: this.#token, name: recall(NAME_KEY) ?? "", reason };
-    this.#put(signInScreen(known, async (given, password) => {
-      if (this.#token) await this.#join(given, password);
-      else {
-        this.#me = await this.#server.login(given, password);
-        this.#entered();
-      }
-    }));
+    this.#put(
+      signInScreen(known, async (given, password) => {
+        if (this.#token) await this.#join(given, password);
+        else {
+          this.#me = await this.#server.login(given, password);
+          this.#entered();
+        }
+      }),
+    );
   }
 
   async #join(name, password) {
@@ -93,10 +105,12 @@ class Page {
 
   #choose() {
     this.#leave();
-    this.#put(projectsScreen(this.#me.projects, (id) => {
-      keep(shelfKey("project", this.#me.name), id);
-      this.#open(id);
-    }));
+    this.#put(
+      projectsScreen(this.#me.projects, (id) => {
+        keep(shelfKey("project", this.#me.name), id);
+        this.#open(id);
+      }),
+    );
   }
 
   #leave() {
@@ -118,14 +132,21 @@ class Page {
     this.#work = work;
     work.addEventListener("help", () => this.#help.toggle());
     work.addEventListener("leave", () => this.#choose());
-    work.addEventListener("signin", () => { this.#leave(); this.#signIn("You were signed out. Your answers are kept; sign in to go on."); });
+    work.addEventListener("signin", () => {
+      this.#leave();
+      this.#signIn("You were signed out. Your answers are kept; sign in to go on.");
+    });
     work.addEventListener("signout", () => this.#signOut());
     this.#put(work.element);
     work.start();
   }
 
   async #signOut() {
-    try { await this.#server.post("logout"); } catch (error) { if (error.status !== 401) return; }
+    try {
+      await this.#server.post("logout");
+    } catch (error) {
+      if (error.status !== 401) return;
+    }
     this.#leave();
     this.#me = null;
     this.#signIn("");

@@ -24,8 +24,10 @@ export class Crosshair {
     this.#corner = null;
     this.#at = { x: 0.5, y: 0.5 };
     this.#draw();
-    this.#say(`Marking on the ${this.#viewer.side} image. Arrows move the cross, Enter marks a point, X begins a box, `
-      + "O goes to the other image, Escape goes back to answering.");
+    this.#say(
+      `Marking on the ${this.#viewer.side} image. Arrows move the cross, Enter marks a point, X begins a box, ` +
+        "O goes to the other image, Escape goes back to answering.",
+    );
   }
 
   hide() {

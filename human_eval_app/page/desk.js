@@ -25,6 +25,7 @@ export class Desk extends EventTarget {
   #drafts;
   #item = null;
   #ready = false;
+  #broken = false; // an image did not load, which may be the connection's fault: the next look tries again
   #stopwatch = new Stopwatch();
   #goOn = null; // what "continue" of the feedback does
 
@@ -52,12 +53,29 @@ export class Desk extends EventTarget {
     this.#marks.setCategories(project.mark_categories ?? []);
     for (const side of SIDES) {
       const [wide, narrow] = side === "left" ? ["Left", "Upper"] : ["Right", "Lower"];
-      this.#viewer.frames[side].name.append(make("span", { class: "pe-wide", text: wide }), make("span", { class: "pe-narrow", text: narrow }));
+      this.#viewer.frames[side].name.append(
+        make("span", { class: "pe-wide", text: wide }),
+        make("span", { class: "pe-narrow", text: narrow }),
+      );
     }
     this.#viewer.element.tabIndex = -1;
-    const ask = make("section", { class: "pe-ask", "aria-live": "polite" }, this.#title, this.#hint, this.#prompt.element);
-    this.element = make("main", { class: "pe-desk" }, ask, this.#viewer.element, this.#waiting, this.#toolbar.element,
-      this.#checks.element, make("div", { class: "pe-foot" }, this.#answers.element, this.#feedback, this.#status));
+    const ask = make(
+      "section",
+      { class: "pe-ask", "aria-live": "polite" },
+      this.#title,
+      this.#hint,
+      this.#prompt.element,
+    );
+    this.element = make(
+      "main",
+      { class: "pe-desk" },
+      ask,
+      this.#viewer.element,
+      this.#waiting,
+      this.#toolbar.element,
+      this.#checks.element,
+      make("div", { class: "pe-foot" }, this.#answers.element, this.#feedback, this.#status),
+    );
     this.#editor = new MarkEditor(this.#marks, this.#viewer.element, this.element);
     this.#listen();
   }
@@ -66,7 +84,10 @@ export class Desk extends EventTarget {
     const note = () => this.#save();
     this.#prompt.addEventListener("change", note);
     this.#checks.addEventListener("change", note);
-    this.#marks.addEventListener("change", () => { note(); this.#drawTools(); });
+    this.#marks.addEventListener("change", () => {
+      note();
+      this.#drawTools();
+    });
     this.#viewer.addEventListener("view", () => this.#editor.follow());
     this.#toolbar.addEventListener("mark", () => this.#arm(!this.#marks.armed, false));
     this.#answers.addEventListener("answer", ({ detail }) => this.#answer(detail));
@@ -74,7 +95,9 @@ export class Desk extends EventTarget {
     this.#viewer.element.addEventListener("pointerdown", () => this.#crosshair.hide(), true);
     // A button that was clicked keeps no focus, or the next Space would press it again.
     for (const part of [this.#toolbar.element, this.#answers.element]) {
-      part.addEventListener("click", (event) => { if (event.detail > 0) event.target.closest("button")?.blur(); });
+      part.addEventListener("click", (event) => {
+        if (event.detail > 0) event.target.closest("button")?.blur();
+      });
     }
   }
 
@@ -107,11 +130,14 @@ export class Desk extends EventTarget {
    * @param {string[]} remembered assignments whose notes must be kept
    */
   async show(item, remembered, waitingText = "Loading …") {
-    if (item && same(item, this.#item)) return;
+    if (item && same(item, this.#item) && !this.#broken) return;
     this.#item = item;
     this.#ready = false;
     this.#editor.close();
-    if (!item) { this.#wait(waitingText); return; }
+    if (!item) {
+      this.#wait(waitingText);
+      return;
+    }
     const pictures = Object.fromEntries(SIDES.map((side) => [side, this.#pictures.load(side, item[side].key)]));
     if (SIDES.some((side) => pictures[side].fine === null)) {
       this.#wait("Loading …", 150);
@@ -120,6 +146,7 @@ export class Desk extends EventTarget {
     }
     clearTimeout(this.#waitingTimer);
     this.#waiting.hidden = true;
+    this.#broken = SIDES.some((side) => !pictures[side].fine);
     this.#drafts.prune([...remembered, item.assignment]);
     this.#fill(item);
     this.#viewer.element.hidden = false;
@@ -139,8 +166,12 @@ export class Desk extends EventTarget {
   }
 
   #fill(item) {
-    const question = this.#project.questions.find(({ id }) => id === item.question)
-      ?? { id: item.question, title: item.question, hint: "", choices: ["left", "tie", "right", "skip"] };
+    const question = this.#project.questions.find(({ id }) => id === item.question) ?? {
+      id: item.question,
+      title: item.question,
+      hint: "",
+      choices: ["left", "tie", "right", "skip"],
+    };
     const draft = this.#drafts.of(item.assignment);
     this.element.dataset.question = item.question;
     if (this.#title.textContent !== question.title) this.#title.textContent = question.title;
@@ -198,8 +229,12 @@ export class Desk extends EventTarget {
     performance.mark("pixeval:answer");
     const { assignment, revision } = this.#item;
     const answer = {
-      assignment, revision, choice, seconds: Math.round(elapsed) / 1000,
-      marks: this.#marks.list, words: this.#prompt.words,
+      assignment,
+      revision,
+      choice,
+      seconds: Math.round(elapsed) / 1000,
+      marks: this.#marks.list,
+      words: this.#prompt.words,
       checks: this.#checks.answers.filter(({ left, right }) => left && right),
     };
     if (reason) answer.reason = reason;
@@ -208,10 +243,17 @@ export class Desk extends EventTarget {
 
   /** Shows what was expected of a practice pair, under the pair; `goOn` is called when it has been read. */
   teach({ correct, expected, why }, goOn) {
-    const button = make("button", { type: "button", class: "pe-choice pe-accent", text: "Go on (Enter)", on: { click: () => this.#learnt() } });
+    const button = make("button", {
+      type: "button",
+      class: "pe-choice pe-accent",
+      text: "Go on (Enter)",
+      on: { click: () => this.#learnt() },
+    });
     const verdict = correct ? "That is the expected answer." : `Expected: ${choiceText(expected)}.`;
     this.#feedback.replaceChildren(
-      make("p", {}, make("strong", { class: correct ? "pe-right" : "pe-wrong", text: verdict }), ` ${why ?? ""}`), button);
+      make("p", {}, make("strong", { class: correct ? "pe-right" : "pe-wrong", text: verdict }), ` ${why ?? ""}`),
+      button,
+    );
     performance.clearMarks("pixeval:answer"); // reading is no waiting
     this.#feedback.hidden = false;
     this.#answers.element.hidden = true;
@@ -254,9 +296,16 @@ export class Desk extends EventTarget {
     if (this.teaching) return this.#teachingKey(event);
     if (this.#crosshair.active && this.#crosshair.key(event)) return true;
     const arrow = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (arrow && event.shiftKey) { this.#pan(arrow); return true; }
-    if (event.repeat && !["+", "=", "-", ",", "."].includes(event.key)) return false;
-    if (event.key === "Escape") { if (!this.#marks.armed) return false; this.#arm(false, false); return true; }
+    if (arrow && event.shiftKey) {
+      this.#pan(arrow);
+      return true;
+    }
+    if (event.repeat && !["+", "=", "-", ",", "."].includes(event.key)) return Boolean(arrow);
+    if (event.key === "Escape") {
+      if (!this.#marks.armed) return false;
+      this.#arm(false, false);
+      return true;
+    }
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (key.length === 1 && key !== " " && !letters) return false;
     return this.#lookKey(key, event) || (!event.shiftKey && this.#answers.key(key));
@@ -274,10 +323,17 @@ export class Desk extends EventTarget {
 
   #lookKey(key, event) {
     const viewer = this.#viewer;
-    const at = this.#gestures.hover ?? { side: viewer.side, x: viewer.camera.frame.width / 2, y: viewer.camera.frame.height / 2 };
+    const at = this.#gestures.hover ?? {
+      side: viewer.side,
+      x: viewer.camera.frame.width / 2,
+      y: viewer.camera.frame.height / 2,
+    };
     const zoom = (direction) => viewer.change((camera) => camera.step(direction, at.side, at.x, at.y));
     const actions = {
-      "+": () => zoom(1), "=": () => zoom(1), "-": () => zoom(-1), _: () => zoom(-1),
+      "+": () => zoom(1),
+      "=": () => zoom(1),
+      "-": () => zoom(-1),
+      _: () => zoom(-1),
       z: () => viewer.change((camera) => camera.toggle(at.side, at.x, at.y)),
       0: () => this.#toolbar.toggleHome(),
       v: () => this.#toolbar.setMode("pair"),

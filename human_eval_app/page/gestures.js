@@ -12,6 +12,7 @@ const DOUBLE_PX = 24;
  * @property {(side: string, from: {x: number, y: number}, to: {x: number, y: number}|null) => void} finish `to` is null
  *     for a click
  * @property {() => void} cancel
+ * @property {(index: number) => void} open a mark that was pressed
  */
 
 export class Gestures {
@@ -19,7 +20,7 @@ export class Gestures {
   #marker;
   #pointers = new Map(); // pointerId -> {x, y} of the page
   #side = null;
-  #drag = null; // what one pointer does: {kind: "move"|"mark", start, moved, from}
+  #drag = null; // what one pointer does: {kind: "move"|"mark"|"pinch"|"divide", start, moved, from, mark}
   #lastTap = null;
   /** The point where the mouse was last, for keys that zoom: {side, x, y} of a frame, or null. */
   hover = null;
@@ -33,9 +34,13 @@ export class Gestures {
     stage.addEventListener("pointermove", (event) => this.#move(event));
     stage.addEventListener("pointerup", (event) => this.#up(event));
     stage.addEventListener("pointercancel", (event) => this.#up(event, true));
-    stage.addEventListener("pointerleave", () => { this.hover = null; });
+    stage.addEventListener("pointerleave", () => {
+      this.hover = null;
+    });
     stage.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
-    stage.addEventListener("contextmenu", (event) => { if (this.#pointers.size > 0) event.preventDefault(); });
+    stage.addEventListener("contextmenu", (event) => {
+      if (this.#pointers.size > 0) event.preventDefault();
+    });
   }
 
   #wheel(event) {
@@ -50,14 +55,19 @@ export class Gestures {
   }
 
   #down(event) {
-    if (event.target === this.#viewer.handle) { this.#take(event, "divide"); return; }
+    if (event.target === this.#viewer.handle) {
+      this.#take(event, "divide");
+      return;
+    }
     const side = this.#viewer.sideOf(event.target);
-    if (!side || event.target.closest("button") || event.button > 1) return;
+    if (!side || event.target.closest("button:not(.pe-mark)") || event.button > 1) return;
     if (this.#pointers.size === 0) {
       this.#side = side;
       this.#viewer.choose(side);
       const marks = this.#marker.armed && event.button === 0 && !event.shiftKey;
       this.#take(event, marks ? "mark" : "move");
+      // A mark may cover much of an image: pressing on it opens it, but dragging there is as everywhere.
+      this.#drag.mark = event.target.closest(".pe-mark")?.dataset.mark;
     } else {
       if (this.#drag?.kind === "mark") this.#marker.cancel();
       this.#take(event, "pinch");
@@ -91,8 +101,9 @@ export class Gestures {
     drag.moved ||= Math.hypot(now.x - drag.start.x, now.y - drag.start.y) > TAP_PX;
     if (drag.kind === "divide") this.#divide(event);
     else if (this.#pointers.size >= 2) this.#pinch(event.pointerId, before, now);
-    else if (drag.kind === "mark") { if (drag.moved) this.#marker.draft(this.#side, drag.from, this.#place(event)); }
-    else if (drag.moved || event.pointerType === "mouse") {
+    else if (drag.kind === "mark") {
+      if (drag.moved) this.#marker.draft(this.#side, drag.from, this.#place(event));
+    } else if (drag.moved || event.pointerType === "mouse") {
       this.#viewer.change((camera) => camera.pan(this.#side, now.x - before.x, now.y - before.y));
     }
     this.#pointers.set(event.pointerId, now);
@@ -124,7 +135,8 @@ export class Gestures {
     }
     this.#drag = null;
     this.#viewer.element.classList.remove("pe-dragging");
-    if (drag.kind === "mark") {
+    if (drag.mark !== undefined && !drag.moved && !cancelled) this.#marker.open(Number(drag.mark));
+    else if (drag.kind === "mark") {
       if (cancelled) this.#marker.cancel();
       else this.#marker.finish(this.#side, drag.from, drag.moved ? this.#place(event) : null);
     } else if (drag.kind === "move" && !drag.moved && !cancelled) this.#tap(event);

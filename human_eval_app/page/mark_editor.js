@@ -16,13 +16,21 @@ export class MarkEditor {
     this.#home = home;
     this.#marks = marks;
     this.element = make("div", {
-      class: "pe-editor", role: "dialog", "aria-label": "Flaw", "data-own-keys": true, hidden: true,
+      class: "pe-editor",
+      role: "dialog",
+      "aria-label": "Flaw",
+      "data-own-keys": true,
+      hidden: true,
     });
     this.element.addEventListener("keydown", (event) => this.#key(event));
     around.append(this.element);
-    around.addEventListener("pointerdown", (event) => {
-      if (this.#index !== null && !this.element.contains(event.target)) this.close();
-    }, true);
+    around.addEventListener(
+      "pointerdown",
+      (event) => {
+        if (this.#index !== null && !this.element.contains(event.target)) this.close();
+      },
+      true,
+    );
     marks.addEventListener("open", ({ detail }) => this.open(detail));
   }
 
@@ -52,27 +60,58 @@ export class MarkEditor {
 
   #build() {
     const mark = this.#marks.list[this.#index];
-    const radio = (text, key, chosen, choose) => make("button", {
-      type: "button", role: "radio", "aria-checked": String(chosen), class: "pe-option", on: { click: choose },
-    }, make("span", { text }), make("kbd", { text: key }));
-    const categories = this.#marks.categories.map(({ id, title }, i) => (
-      radio(title, String(i + 1), id === mark.category, () => this.#choose({ category: id }, true))));
-    const severities = [["minor", "N"], ["major", "J"]].map(([severity, key]) => (
-      radio(severity === "minor" ? "Minor" : "Major", key, severity === mark.severity, () => this.#choose({ severity }))));
+    const radio = (text, key, chosen, choose) =>
+      make(
+        "button",
+        {
+          type: "button",
+          role: "radio",
+          "aria-checked": String(chosen),
+          class: "pe-option",
+          on: { click: choose },
+        },
+        make("span", { text }),
+        make("kbd", { text: key }),
+      );
+    const categories = this.#marks.categories.map(({ id, title }, i) =>
+      radio(title, String(i + 1), id === mark.category, () => this.#choose({ category: id }, true)),
+    );
+    const severities = [
+      ["minor", "N"],
+      ["major", "J"],
+    ].map(([severity, key]) =>
+      radio(severity === "minor" ? "Minor" : "Major", key, severity === mark.severity, () =>
+        this.#choose({ severity }),
+      ),
+    );
     this.element.replaceChildren(
       make("div", { class: "pe-options", role: "radiogroup", "aria-label": "Severity" }, ...severities),
       make("div", { class: "pe-options pe-kinds", role: "radiogroup", "aria-label": "Kind of flaw" }, ...categories),
-      make("div", { class: "pe-options pe-ends" },
-        make("button", { type: "button", class: "pe-option", on: { click: () => this.#remove() } },
-          make("span", { text: "Delete" }), make("kbd", { text: "Del" })),
-        make("button", { type: "button", class: "pe-option pe-done", on: { click: () => this.close() } },
-          make("span", { text: "Done" }), make("kbd", { text: "⏎" }))),
+      make(
+        "div",
+        { class: "pe-options pe-ends" },
+        make(
+          "button",
+          { type: "button", class: "pe-option", on: { click: () => this.#remove() } },
+          make("span", { text: "Delete" }),
+          make("kbd", { text: "Del" }),
+        ),
+        make(
+          "button",
+          { type: "button", class: "pe-option pe-done", on: { click: () => this.close() } },
+          make("span", { text: "Done" }),
+          make("kbd", { text: "⏎" }),
+        ),
+      ),
     );
   }
 
   #choose(what, done = false) {
     this.#marks.edit(this.#index, what);
-    if (done) { this.close(); return; }
+    if (done) {
+      this.close();
+      return;
+    }
     this.#build();
     this.element.querySelector("[aria-checked=true]").focus({ preventScroll: true });
   }
@@ -107,7 +146,10 @@ export class MarkEditor {
   /** Beside the mark where there is room, and always within the window. */
   #stand() {
     const mark = this.#marks.node(this.#index)?.getBoundingClientRect();
-    if (!mark) { this.close(); return; }
+    if (!mark) {
+      this.close();
+      return;
+    }
     const { offsetWidth: width, offsetHeight: height } = this.element;
     const gap = 12;
     const right = mark.right + gap + width <= window.innerWidth;

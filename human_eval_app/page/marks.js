@@ -71,7 +71,12 @@ export class Marks extends EventTarget {
     const [width, height] = [rounded(place.x + place.width) - x, rounded(place.y + place.height) - y].map(rounded);
     this.list.push({ side, ...this.usual, x, y, width, height });
     this.#changed();
-    this.dispatchEvent(new CustomEvent("open", { detail: this.list.length - 1 }));
+    this.open(this.list.length - 1);
+  }
+
+  /** Asks for the panel of a mark. */
+  open(index) {
+    this.dispatchEvent(new CustomEvent("open", { detail: index }));
   }
 
   /** @param {number} index @param {Partial<Mark>} what */
@@ -93,7 +98,12 @@ export class Marks extends EventTarget {
   }
 
   #place(node, { x, y, width, height }) {
-    Object.assign(node.style, { left: `${100 * x}%`, top: `${100 * y}%`, width: `${100 * width}%`, height: `${100 * height}%` });
+    Object.assign(node.style, {
+      left: `${100 * x}%`,
+      top: `${100 * y}%`,
+      width: `${100 * width}%`,
+      height: `${100 * height}%`,
+    });
   }
 
   /** @returns {HTMLElement|null} the drawn mark */
@@ -110,21 +120,26 @@ export class Marks extends EventTarget {
 
   #make(mark, index) {
     const point = mark.width === 0 && mark.height === 0;
-    const node = make("button", {
-      type: "button",
-      class: `pe-mark pe-${mark.severity}${point ? " pe-point" : ""}`,
-      "data-mark": String(index),
-      "aria-label": `${mark.severity} flaw, ${this.#titles.get(mark.category) ?? mark.category}, on the ${mark.side} image`,
-      on: {
-        click: () => this.dispatchEvent(new CustomEvent("open", { detail: index })),
-        keydown: (event) => {
-          if (event.key !== "Delete" && event.key !== "Backspace") return;
-          event.preventDefault();
-          event.stopPropagation();
-          this.remove(index);
+    const title = this.#titles.get(mark.category) ?? mark.category;
+    const node = make(
+      "button",
+      {
+        type: "button",
+        class: `pe-mark pe-${mark.severity}${point ? " pe-point" : ""}`,
+        "data-mark": String(index),
+        "aria-label": `${mark.severity} flaw, ${title}, on the ${mark.side} image`,
+        on: {
+          click: () => this.open(index),
+          keydown: (event) => {
+            if (event.key !== "Delete" && event.key !== "Backspace") return;
+            event.preventDefault();
+            event.stopPropagation();
+            this.remove(index);
+          },
         },
       },
-    }, make("span", { class: "pe-tag", text: this.#titles.get(mark.category) ?? mark.category }));
+      make("span", { class: "pe-tag", text: title }),
+    );
     this.#place(node, mark);
     return node;
   }

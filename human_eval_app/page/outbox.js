@@ -19,7 +19,9 @@ export class Outbox {
 
   /** @returns {{answer: Answer, order: number, tried: boolean}[]} in the order they were given */
   entries() {
-    const found = keysOf(this.#prefix).map(recall).filter((entry) => entry?.answer);
+    const found = keysOf(this.#prefix)
+      .map(recall)
+      .filter((entry) => entry?.answer);
     return found.sort((a, b) => a.order - b.order);
   }
 

@@ -24,9 +24,14 @@ export class Pictures {
       element.alt = "";
       picture = { element, fine: null };
       element.src = this.#server.image(key);
-      const done = (fine) => { picture.fine = fine; };
+      const done = (fine) => {
+        picture.fine = fine;
+      };
       // Settles either way: a pair with a broken image is shown, to be skipped.
-      picture.settled = element.decode().then(() => done(true), () => done(false));
+      picture.settled = element.decode().then(
+        () => done(true),
+        () => done(false),
+      );
     }
     this.#kept.delete(name);
     this.#kept.set(name, picture);

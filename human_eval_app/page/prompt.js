@@ -21,16 +21,35 @@ export class Prompt extends EventTarget {
     this.element.classList.toggle("pe-words", marking);
     if (marking) this.element.dataset.ownKeys = "";
     else delete this.element.dataset.ownKeys;
-    if (text === null) { this.element.replaceChildren(); return; }
+    if (text === null) {
+      this.element.replaceChildren();
+      return;
+    }
     const label = make("span", { class: "pe-label", text: "Text" });
-    if (!marking) { this.element.replaceChildren(label, make("span", { class: "pe-text", text })); return; }
-    this.#words = text.split(GAPS).filter(Boolean).map((word, i) => make("button", {
-      type: "button", class: "pe-word", text: word, tabindex: i === 0 ? "0" : "-1",
-      "aria-pressed": String(marked.includes(i)), on: { click: () => this.#toggle(i), keydown: (event) => this.#key(event, i) },
-    }));
+    if (!marking) {
+      this.element.replaceChildren(label, make("span", { class: "pe-text", text }));
+      return;
+    }
+    this.#words = text
+      .split(GAPS)
+      .filter(Boolean)
+      .map((word, i) =>
+        make("button", {
+          type: "button",
+          class: "pe-word",
+          text: word,
+          tabindex: i === 0 ? "0" : "-1",
+          "aria-pressed": String(marked.includes(i)),
+          on: { click: () => this.#toggle(i), keydown: (event) => this.#key(event, i) },
+        }),
+      );
     const group = make("span", { class: "pe-text", role: "group", "aria-label": "Words that are missing or wrong" });
     this.#words.forEach((word) => group.append(word, " "));
-    this.element.replaceChildren(label, group, make("span", { class: "pe-aside", text: "Click words that are missing or wrong (P)" }));
+    this.element.replaceChildren(
+      label,
+      group,
+      make("span", { class: "pe-aside", text: "Click words that are missing or wrong (P)" }),
+    );
   }
 
   /** @returns {number[]} places of the marked words */
@@ -48,16 +67,27 @@ export class Prompt extends EventTarget {
   #toggle(i) {
     const word = this.#words[i];
     word.setAttribute("aria-pressed", String(word.getAttribute("aria-pressed") !== "true"));
-    this.#words.forEach((node) => { node.tabIndex = node === word ? 0 : -1; });
+    this.#words.forEach((node) => {
+      node.tabIndex = node === word ? 0 : -1;
+    });
     this.dispatchEvent(new CustomEvent("change"));
   }
 
   #key(event, i) {
-    const to = { ArrowLeft: i - 1, ArrowUp: i - 1, ArrowRight: i + 1, ArrowDown: i + 1, Home: 0, End: this.#words.length - 1 };
+    const to = {
+      ArrowLeft: i - 1,
+      ArrowUp: i - 1,
+      ArrowRight: i + 1,
+      ArrowDown: i + 1,
+      Home: 0,
+      End: this.#words.length - 1,
+    };
     if (event.key === "Escape") document.activeElement.blur();
     else if (event.key in to) {
       const next = this.#words[Math.min(this.#words.length - 1, Math.max(0, to[event.key]))];
-      this.#words.forEach((node) => { node.tabIndex = node === next ? 0 : -1; });
+      this.#words.forEach((node) => {
+        node.tabIndex = node === next ? 0 : -1;
+      });
       next.focus();
     } else return;
     event.preventDefault();

@@ -5,11 +5,18 @@ import { choiceText } from "./answers.js";
 import { duration, make } from "./dom.js";
 
 function screen(title, ...children) {
-  return make("section", { class: "pe-screen" }, make("h1", { class: "pe-title", tabindex: "-1", text: title }), ...children);
+  return make(
+    "section",
+    { class: "pe-screen" },
+    make("h1", { class: "pe-title", tabindex: "-1", text: title }),
+    ...children,
+  );
 }
 
 function paragraphs(text, className = "") {
-  return text.split(/\n\s*\n/u).filter((part) => part.trim())
+  return text
+    .split(/\n\s*\n/u)
+    .filter((part) => part.trim())
     .map((part) => make("p", { class: className, text: part.trim() }));
 }
 
@@ -30,14 +37,27 @@ function field(id, text, options) {
 export function signInScreen({ token, name, reason }, enter) {
   const problem = make("p", { class: "pe-problem", role: "alert", text: reason });
   const button = make("button", { class: "pe-choice pe-accent", text: token ? "Start" : "Sign in" });
-  const form = make("form", { class: "pe-form" },
-    ...field("pe-name", "Your name", { maxlength: "64", required: true, autocomplete: "username", autocapitalize: "off", value: name }),
+  const form = make(
+    "form",
+    { class: "pe-form" },
+    ...field("pe-name", "Your name", {
+      maxlength: "64",
+      required: true,
+      autocomplete: "username",
+      autocapitalize: "off",
+      value: name,
+    }),
     ...field("pe-password", token ? "Password (optional)" : "Password", {
-      type: "password", required: !token, autocomplete: token ? "new-password" : "current-password",
-      minlength: token ? "8" : null, maxlength: "256",
+      type: "password",
+      required: !token,
+      autocomplete: token ? "new-password" : "current-password",
+      minlength: token ? "8" : null,
+      maxlength: "256",
     }),
     token ? make("p", { class: "pe-hint", text: "Only needed to go on in another browser later." }) : null,
-    problem, button);
+    problem,
+    button,
+  );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const [nameInput, passwordInput] = form.querySelectorAll("input");
@@ -62,19 +82,31 @@ export function signInScreen({ token, name, reason }, enter) {
 /** An invitation opened by somebody who is signed in already. */
 export function joinScreen(name, join, leave) {
   const problem = make("p", { class: "pe-problem", role: "alert" });
-  const act = (what) => () => what().catch((error) => { problem.textContent = error.message; });
-  return screen("Welcome", make("p", { text: `You are signed in as ${name}. Join this study under that name?` }), problem,
+  const act = (what) => () =>
+    what().catch((error) => {
+      problem.textContent = error.message;
+    });
+  return screen(
+    "Welcome",
+    make("p", { text: `You are signed in as ${name}. Join this study under that name?` }),
+    problem,
     action("Join", act(join)),
-    make("button", { type: "button", class: "pe-choice", text: "I am somebody else", on: { click: act(leave) } }));
+    make("button", { type: "button", class: "pe-choice", text: "I am somebody else", on: { click: act(leave) } }),
+  );
 }
 
 /** @param {{id: string, title: string}[]} projects @param {(id: string) => void} choose */
 export function projectsScreen(projects, choose) {
   if (projects.length === 0) {
-    return screen("No study yet", make("p", { text: "You are signed in, but not part of a study. Ask whoever invited you for a link." }));
+    return screen(
+      "No study yet",
+      make("p", { text: "You are signed in, but not part of a study. Ask whoever invited you for a link." }),
+    );
   }
-  return screen("Choose a study",
-    make("div", { class: "pe-list" }, ...projects.map(({ id, title }) => action(title, () => choose(id)))));
+  return screen(
+    "Choose a study",
+    make("div", { class: "pe-list" }, ...projects.map(({ id, title }) => action(title, () => choose(id)))),
+  );
 }
 
 /**
@@ -83,50 +115,91 @@ export function projectsScreen(projects, choose) {
  * @param {(key: string) => string} address of an image
  */
 export function introductionScreen(project, address, begin) {
-  const questions = project.questions.map(({ title, hint }) => make("li", {}, make("strong", { text: title }), " ", hint));
+  const questions = project.questions.map(({ title, hint }) =>
+    make("li", {}, make("strong", { text: title }), " ", hint),
+  );
   const picture = (image, side) => {
     const key = typeof image === "string" ? image : image?.key;
     return key ? make("img", { src: address(key), alt: `${side} image of the example`, loading: "lazy" }) : null;
   };
-  const examples = (project.examples ?? []).map((example) => make("figure", { class: "pe-example" },
-    example.text ? make("p", { text: example.text }) : null,
-    make("div", { class: "pe-example-pair" }, picture(example.left, "Left"), picture(example.right, "Right")),
-    make("figcaption", {}, make("strong", { text: `${choiceText(example.choice)}. ` }), example.why ?? "")));
-  return screen(project.title,
+  const examples = (project.examples ?? []).map((example) =>
+    make(
+      "figure",
+      { class: "pe-example" },
+      example.text ? make("p", { text: example.text }) : null,
+      make("div", { class: "pe-example-pair" }, picture(example.left, "Left"), picture(example.right, "Right")),
+      make("figcaption", {}, make("strong", { text: `${choiceText(example.choice)}. ` }), example.why ?? ""),
+    ),
+  );
+  return screen(
+    project.title,
     ...paragraphs(project.guideline ?? ""),
-    make("h2", { text: "You will be asked" }), make("ul", {}, ...questions),
-    examples.length ? make("h2", { text: "Examples" }) : null, ...examples,
+    make("h2", { text: "You will be asked" }),
+    make("ul", {}, ...questions),
+    examples.length ? make("h2", { text: "Examples" }) : null,
+    ...examples,
     make("h2", { text: "How" }),
-    make("p", { text: "The same buttons answer every question: left, tie, right. On a keyboard the arrows do. Zoom with the wheel or "
-      + "two fingers; both images follow. “?” shows all keys, and the last answer can always be taken back." }),
-    action("Begin (Enter)", begin));
+    make("p", {
+      text:
+        "The same buttons answer every question: left, tie, right. On a keyboard the arrows do. Zoom with the wheel " +
+        "or two fingers; both images follow. “?” shows all keys, and the last answer can always be taken back.",
+    }),
+    action("Begin (Enter)", begin),
+  );
 }
 
 /** Between two batches. */
 export function breakScreen({ done, total, secondsLeft }, go, undo) {
   const left = secondsLeft === null ? "" : ` At your pace the rest takes about ${duration(secondsLeft)}.`;
-  return screen("A good moment for a break",
+  return screen(
+    "A good moment for a break",
     make("p", { text: `${done} of ${total} answered; all of it is kept.${left}` }),
-    make("p", { class: "pe-hint", text: "Look into the distance for a while: tired eyes miss flaws. You can also close this page and come back." }),
+    make("p", {
+      class: "pe-hint",
+      text: "Look into the distance for a while: tired eyes miss flaws. You can also close this page and come back.",
+    }),
     action("Go on (Enter)", go),
-    make("button", { type: "button", class: "pe-choice", text: "Undo the last answer (U)", "data-choice": "undo", on: { click: undo } }));
+    make("button", {
+      type: "button",
+      class: "pe-choice",
+      text: "Undo the last answer (U)",
+      "data-choice": "undo",
+      on: { click: undo },
+    }),
+  );
 }
 
 export function finishedScreen({ done }, undo) {
-  return screen("All done, thank you.",
+  return screen(
+    "All done, thank you.",
     make("p", { text: `All ${done} answers are saved. You can close this page.` }),
-    undo ? make("button", { type: "button", class: "pe-choice", text: "Undo the last answer (U)", "data-choice": "undo", on: { click: undo } }) : null);
+    undo
+      ? make("button", {
+          type: "button",
+          class: "pe-choice",
+          text: "Undo the last answer (U)",
+          "data-choice": "undo",
+          on: { click: undo },
+        })
+      : null,
+  );
 }
 
 export function pausedScreen(again) {
-  return screen("This study is paused",
-    make("p", { text: "There is nothing to answer now. What you answered is saved; come back later." }), action("Look again", again));
+  return screen(
+    "This study is paused",
+    make("p", { text: "There is nothing to answer now. What you answered is saved; come back later." }),
+    action("Look again", again),
+  );
 }
 
 /** In a tab that another one took over from. */
 export function elsewhereScreen(here) {
-  return screen("You went on in another tab", make("p", { text: "So that no pair is shown twice, one tab works at a time. Nothing is lost." }),
-    action("Go on here", here));
+  return screen(
+    "You went on in another tab",
+    make("p", { text: "So that no pair is shown twice, one tab works at a time. Nothing is lost." }),
+    action("Go on here", here),
+  );
 }
 
 /** While the first state is on its way, or cannot be had. */

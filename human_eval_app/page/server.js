@@ -79,7 +79,10 @@ export class Server {
     } catch {
       throw new Refused(0, "The server cannot be reached.");
     }
-    if (response.ok) return response.json().catch(() => { throw new Refused(0, "The answer was cut short."); });
+    if (response.ok)
+      return response.json().catch(() => {
+        throw new Refused(0, "The answer was cut short.");
+      });
     const wait = Number(response.headers.get("Retry-After"));
     const reply = await response.json().catch(() => null);
     const detail = typeof reply?.detail === "string" ? reply.detail : `The server refused (${response.status}).`;

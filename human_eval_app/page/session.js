@@ -136,12 +136,14 @@ export class Session extends EventTarget {
 
   /** Sends what waits, oldest first. Calls while it runs join the one that runs. */
   flush() {
-    this.#flushing ??= this.#send().finally(() => { this.#flushing = null; });
+    this.#flushing ??= this.#send().finally(() => {
+      this.#flushing = null;
+    });
     return this.#flushing;
   }
 
   async #send() {
-    for (let entry; this.active && (entry = this.outbox.entries()[0]); ) {
+    for (let entry; this.active && (entry = this.outbox.entries()[0]);) {
       this.outbox.tried(entry);
       const asked = (this.#asked += 1);
       try {
@@ -150,7 +152,10 @@ export class Session extends EventTarget {
         if (asked === this.#asked) this.#take(reply);
         else this.#tell("change");
       } catch (error) {
-        if (error.passing || error.status === 401 || error.status === undefined) { this.#fail(error); return; }
+        if (error.passing || error.status === 401 || error.status === undefined) {
+          this.#fail(error);
+          return;
+        }
         if (!(await this.#reject(entry, error))) return;
       }
     }
@@ -170,8 +175,15 @@ export class Session extends EventTarget {
 
   #fail(error) {
     if (error.status === undefined) throw error; // a mistake in this program, not an answer
-    if (error.status === 401) { this.#tell("signin"); return; }
-    if (!error.passing) { this.#tell("notice", error.message); this.#tell("change"); return; }
+    if (error.status === 401) {
+      this.#tell("signin");
+      return;
+    }
+    if (!error.passing) {
+      this.#tell("notice", error.message);
+      this.#tell("change");
+      return;
+    }
     this.offline = error.status !== 429;
     clearTimeout(this.#retry);
     const wait = (error.retryAfter ?? 0) * 1000 || this.#retryMs * (0.75 + Math.random() / 2);

@@ -3,7 +3,11 @@
 const memory = new Map();
 
 function storage() {
-  try { return window.localStorage; } catch { return null; }
+  try {
+    return window.localStorage;
+  } catch {
+    return null;
+  }
 }
 
 /** The name of a stored thing; parts may hold any text. */
@@ -16,7 +20,9 @@ export function recall(key) {
   try {
     const text = storage()?.getItem(key) ?? memory.get(key) ?? null;
     return text === null ? null : JSON.parse(text);
-  } catch { return null; }
+  } catch {
+    return null;
+  }
 }
 
 /** Keeps `value`, which must be JSON. */
@@ -25,13 +31,19 @@ export function keep(key, value) {
   try {
     storage().setItem(key, text);
     memory.delete(key);
-  } catch { memory.set(key, text); }
+  } catch {
+    memory.set(key, text);
+  }
 }
 
 /** Forgets what was kept under `key`. */
 export function forget(key) {
   memory.delete(key);
-  try { storage()?.removeItem(key); } catch { /* nothing was stored */ }
+  try {
+    storage()?.removeItem(key);
+  } catch {
+    /* nothing was stored */
+  }
 }
 
 /** @returns {string[]} the keys that begin with `prefix` */
@@ -40,6 +52,8 @@ export function keysOf(prefix) {
   try {
     const shelf = storage();
     for (let i = 0; i < shelf.length; i += 1) found.push(shelf.key(i));
-  } catch { /* memory alone */ }
+  } catch {
+    /* memory alone */
+  }
   return [...new Set(found)].filter((key) => key.startsWith(prefix));
 }

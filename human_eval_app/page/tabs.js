@@ -8,7 +8,10 @@ export class Tabs {
   /** @param {string} topic of annotator and project @param {() => void} onTaken when another tab goes on */
   constructor(topic, onTaken) {
     this.#channel = typeof BroadcastChannel === "undefined" ? null : new BroadcastChannel(`pixeval|${topic}`);
-    if (this.#channel) this.#channel.onmessage = ({ data }) => { if (data !== this.#id) onTaken(); };
+    if (this.#channel)
+      this.#channel.onmessage = ({ data }) => {
+        if (data !== this.#id) onTaken();
+      };
   }
 
   /** This tab goes on; the others stop. */

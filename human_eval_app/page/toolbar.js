@@ -20,24 +20,51 @@ export class Toolbar extends EventTarget {
   constructor(viewer) {
     super();
     this.#viewer = viewer;
-    const tool = (name, text, title, act) => make("button", {
-      type: "button", class: "pe-tool", title, "aria-label": title, on: { click: act },
-    }, name ? icon(name) : null, text ? make("span", { class: "pe-tool-text", text }) : null);
-    this.#modes = Object.fromEntries(MODES.map((mode) => (
-      [mode, tool(mode, ...NAMES[mode], () => this.setMode(mode))])));
+    const tool = (name, text, title, act) =>
+      make(
+        "button",
+        {
+          type: "button",
+          class: "pe-tool",
+          title,
+          "aria-label": title,
+          on: { click: act },
+        },
+        name ? icon(name) : null,
+        text ? make("span", { class: "pe-tool-text", text }) : null,
+      );
+    this.#modes = Object.fromEntries(MODES.map((mode) => [mode, tool(mode, ...NAMES[mode], () => this.setMode(mode))]));
     this.percent = tool(null, "100 %", "100 % or the whole image (0)", () => this.toggleHome());
     this.percent.classList.add("pe-zoom");
     this.lock = tool("linked", "Together", "Move one image alone (L)", () => this.toggleLock());
-    this.mark = tool("mark", "Mark flaws", "Mark flaws: click for a point, drag for a box (M)", () => this.dispatchEvent(new Event("mark")));
+    this.mark = tool("mark", "Mark flaws", "Mark flaws: click for a point, drag for a box (M)", () =>
+      this.dispatchEvent(new Event("mark")),
+    );
     const change = (what) => () => viewer.change(what);
     const group = (label, ...tools) => make("div", { class: "pe-group", role: "group", "aria-label": label }, ...tools);
-    this.element = make("div", { class: "pe-toolbar" },
+    this.element = make(
+      "div",
+      { class: "pe-toolbar" },
       group("View", ...Object.values(this.#modes)),
-      group("Zoom",
-        tool("minus", "", "Zoom out (−)", change((camera) => camera.step(-1, viewer.side))),
+      group(
+        "Zoom",
+        tool(
+          "minus",
+          "",
+          "Zoom out (−)",
+          change((camera) => camera.step(-1, viewer.side)),
+        ),
         this.percent,
-        tool("plus", "", "Zoom in (+)", change((camera) => camera.step(1, viewer.side)))),
-      this.lock, this.mark);
+        tool(
+          "plus",
+          "",
+          "Zoom in (+)",
+          change((camera) => camera.step(1, viewer.side)),
+        ),
+      ),
+      this.lock,
+      this.mark,
+    );
     viewer.camera.home = recall(HOME_KEY) === "fit" ? "fit" : "pixels";
     viewer.addEventListener("view", () => this.#draw());
     this.#draw();
@@ -64,7 +91,9 @@ export class Toolbar extends EventTarget {
   }
 
   toggleLock() {
-    this.#viewer.change((camera) => { camera.locked = !camera.locked; });
+    this.#viewer.change((camera) => {
+      camera.locked = !camera.locked;
+    });
   }
 
   /** @param {boolean} possible whether the question takes marks @param {boolean} armed @param {number} count */
@@ -80,7 +109,9 @@ export class Toolbar extends EventTarget {
     const other = side === "left" ? "right" : "left";
     const same = Math.round(camera.percent("left") * 100) === Math.round(camera.percent("right") * 100);
     const text = `${Math.round(camera.percent(side) * 100)} %`;
-    this.percent.querySelector(".pe-tool-text").textContent = same ? text : `${text} / ${Math.round(camera.percent(other) * 100)} %`;
+    this.percent.querySelector(".pe-tool-text").textContent = same
+      ? text
+      : `${text} / ${Math.round(camera.percent(other) * 100)} %`;
     const wasLocked = this.lock.getAttribute("aria-pressed") !== "true";
     if (wasLocked !== camera.locked) this.lock.firstChild.replaceWith(icon(camera.locked ? "linked" : "unlinked"));
     this.lock.setAttribute("aria-pressed", String(!camera.locked));

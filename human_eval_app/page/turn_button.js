@@ -11,13 +11,19 @@ export class TurnButton {
   constructor(turn) {
     this.#turn = turn;
     this.element = make("button", {
-      type: "button", class: "pe-choice pe-turn", title: "Press to change, hold for a glance (Space)", hidden: true,
+      type: "button",
+      class: "pe-choice pe-turn",
+      title: "Press to change, hold for a glance (Space)",
+      hidden: true,
       on: {
         pointerdown: () => this.press(),
         pointerup: () => this.release(),
         pointercancel: () => this.release(),
         // A click by keyboard or by an aid comes without a pointer.
-        click: (event) => { if (event.detail === 0) turn(); else this.element.blur(); },
+        click: (event) => {
+          if (event.detail === 0) turn();
+          else this.element.blur();
+        },
       },
     });
   }
@@ -43,6 +49,9 @@ export class TurnButton {
     const [wide, narrow] = front === "left" ? ["Show right", "Show lower"] : ["Show left", "Show upper"];
     if (this.element.dataset.front === front) return;
     this.element.dataset.front = front;
-    this.element.replaceChildren(make("span", { class: "pe-wide", text: wide }), make("span", { class: "pe-narrow", text: narrow }));
+    this.element.replaceChildren(
+      make("span", { class: "pe-wide", text: wide }),
+      make("span", { class: "pe-narrow", text: narrow }),
+    );
   }
 }

@@ -24,14 +24,25 @@ export class Viewer extends EventTarget {
   constructor() {
     super();
     this.handle = make("div", {
-      class: "pe-handle", role: "slider", tabindex: "0", "data-own-keys": true, "aria-label": "Divider between the images",
-      "aria-valuemin": "0", "aria-valuemax": "100",
+      class: "pe-handle",
+      role: "slider",
+      tabindex: "0",
+      "data-own-keys": true,
+      "aria-label": "Divider between the images",
+      "aria-valuemin": "0",
+      "aria-valuemax": "100",
     });
     this.handle.addEventListener("keydown", (event) => this.#handleKey(event));
     this.turn = new TurnButton(() => this.turnOver());
     this.frames = Object.fromEntries(SIDES.map((side) => [side, this.#makeFrame(side)]));
-    this.element = make("div", { class: "pe-stage", "data-mode": "pair" },
-      this.frames.left.figure, this.frames.right.figure, this.handle, this.turn.element);
+    this.element = make(
+      "div",
+      { class: "pe-stage", "data-mode": "pair" },
+      this.frames.left.figure,
+      this.frames.right.figure,
+      this.handle,
+      this.turn.element,
+    );
     new ResizeObserver(() => this.#measure()).observe(this.element);
   }
 
@@ -40,7 +51,11 @@ export class Viewer extends EventTarget {
     const layer = make("div", { class: "pe-layer" }, overlay);
     const name = make("span", { class: "pe-name" });
     const percent = make("span", { class: "pe-percent" });
-    const broken = make("p", { class: "pe-broken", text: "This image cannot be shown. Please skip the pair.", hidden: true });
+    const broken = make("p", {
+      class: "pe-broken",
+      text: "This image cannot be shown. Please skip the pair.",
+      hidden: true,
+    });
     const badge = make("figcaption", { class: "pe-badge" }, name, percent);
     const figure = make("figure", { class: "pe-frame", "data-side": side }, layer, broken, badge);
     return { side, figure, layer, overlay, name, percent, broken, image: null };
@@ -130,7 +145,10 @@ export class Viewer extends EventTarget {
     what(this.camera);
     if (this.#scheduled) return;
     this.#scheduled = true;
-    requestAnimationFrame(() => { this.#scheduled = false; this.draw(); });
+    requestAnimationFrame(() => {
+      this.#scheduled = false;
+      this.draw();
+    });
   }
 
   draw() {
@@ -144,8 +162,9 @@ export class Viewer extends EventTarget {
       const snap = (offset, start) => Math.round((offset + start) * camera.ratio) / camera.ratio - offset;
       layer.style.width = `${width}px`;
       layer.style.height = `${height}px`;
-      layer.style.transform = `translate(${snap(box.left + figure.clientLeft, origin.x)}px, `
-        + `${snap(box.top + figure.clientTop, origin.y)}px)`;
+      layer.style.transform =
+        `translate(${snap(box.left + figure.clientLeft, origin.x)}px, ` +
+        `${snap(box.top + figure.clientTop, origin.y)}px)`;
       if (image) image.style.imageRendering = camera.percent(side) > 1.001 ? "pixelated" : "auto";
       percent.textContent = `${Math.round(camera.percent(side) * 100)} %`;
     }

@@ -5,7 +5,14 @@ import { Drafts } from "./drafts.js";
 import { make } from "./dom.js";
 import { Header } from "./header.js";
 import { Pictures } from "./pictures.js";
-import { breakScreen, elsewhereScreen, finishedScreen, introductionScreen, pausedScreen, waitingScreen } from "./screens.js";
+import {
+  breakScreen,
+  elsewhereScreen,
+  finishedScreen,
+  introductionScreen,
+  pausedScreen,
+  waitingScreen,
+} from "./screens.js";
 import { Session } from "./session.js";
 import { Tabs } from "./tabs.js";
 
@@ -34,9 +41,13 @@ export class Work extends EventTarget {
     this.#pictures = new Pictures(server);
     this.#desk = new Desk(project, this.#pictures, new Drafts(me.name, project.id));
     this.#header = new Header(me.name, me.projects.length > 1);
-    this.#tabs = new Tabs(`${me.name}|${project.id}`, () => { this.#session.active = false; this.#render(); });
+    this.#tabs = new Tabs(`${me.name}|${project.id}`, () => {
+      this.#session.active = false;
+      this.#render();
+    });
     this.element = make("div", { class: "pe-work" }, this.#header.element, this.#header.banner, this.#screen);
-    for (const type of ["help", "leave", "signout"]) this.#header.addEventListener(type, () => this.dispatchEvent(new Event(type)));
+    for (const type of ["help", "leave", "signout"])
+      this.#header.addEventListener(type, () => this.dispatchEvent(new Event(type)));
     this.#session.addEventListener("change", () => this.#render());
     this.#session.addEventListener("notice", ({ detail }) => this.#desk.say(detail));
     this.#session.addEventListener("signin", () => this.dispatchEvent(new Event("signin")));
@@ -85,7 +96,10 @@ export class Work extends EventTarget {
   #render() {
     const session = this.#session;
     this.#header.show(session);
-    if (!session.active) { this.#put("elsewhere", () => elsewhereScreen(() => this.start())); return; }
+    if (!session.active) {
+      this.#put("elsewhere", () => elsewhereScreen(() => this.start()));
+      return;
+    }
     const { state } = session;
     if (!state) {
       const text = session.offline ? "No connection yet …" : "Loading …";
@@ -98,7 +112,13 @@ export class Work extends EventTarget {
     const [item, ...later] = session.queue;
     const settled = session.outbox.entries().length === 0;
     if (state.phase === "introduction") {
-      this.#put("introduction", () => introductionScreen(this.#project, (key) => this.#server.image(key), () => session.begin()));
+      this.#put("introduction", () =>
+        introductionScreen(
+          this.#project,
+          (key) => this.#server.image(key),
+          () => session.begin(),
+        ),
+      );
     } else if (state.phase === "paused") this.#put("paused", () => pausedScreen(() => session.refresh()));
     else if (this.#atBreak) this.#break();
     else if (item) this.#judge(item, later);
@@ -110,7 +130,16 @@ export class Work extends EventTarget {
     const { done, total } = this.#session.progress;
     const facts = { done, total, secondsLeft: this.#session.state.seconds_left };
     this.#pictures.prefetch(this.#session.queue);
-    this.#put("break", () => breakScreen(facts, () => { this.#atBreak = false; this.#render(); }, () => this.undo()));
+    this.#put("break", () =>
+      breakScreen(
+        facts,
+        () => {
+          this.#atBreak = false;
+          this.#render();
+        },
+        () => this.undo(),
+      ),
+    );
   }
 
   #finished() {
@@ -121,7 +150,11 @@ export class Work extends EventTarget {
   #judge(item, later) {
     this.#put("desk", () => this.#desk.element);
     this.#desk.setUndo(this.#session.canUndo);
-    this.#desk.show(item, this.#session.remembered, this.#session.offline ? "Waiting for the connection …" : "Loading …");
+    this.#desk.show(
+      item,
+      this.#session.remembered,
+      this.#session.offline ? "Waiting for the connection …" : "Loading …",
+    );
     this.#pictures.prefetch([...later, ...(item ? [item] : [])]);
   }
 
@@ -134,8 +167,8 @@ export class Work extends EventTarget {
     const element = makeScreen();
     this.#screen.replaceChildren(element);
     this.#header.element.hidden = what === "introduction" || what === "elsewhere";
-    if (what !== "desk") element.querySelector(".pe-accent")?.focus({ preventScroll: true });
-    this.#screen.scrollTop = 0;
+    // The heading is read out; Enter presses the main button from there.
+    if (what !== "desk") element.querySelector(".pe-title")?.focus({ preventScroll: true });
   }
 
   // ---- keys ----------------------------------------------------------------------------------------------------
