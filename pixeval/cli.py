@@ -73,7 +73,7 @@ VERBS: dict[str, Verb] = {
         "pixeval.validation.validate:render",
     ),
     "compare": Verb(
-        "win/tie/loss and score changes of two runs",
+        "win/tie/loss, score changes and ranks of two or more runs",
         "reports.compare:CompareConfig",
         "reports.compare:compare",
         "reports.compare:render",

@@ -1,6 +1,7 @@
-"""Two sets of images against each other in a terminal: the report's arithmetic without the page."""
+"""Two or more sets of images against each other in a terminal: the report's arithmetic without the page."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,50 +10,74 @@ from tyro.conf import Positional
 from pixeval.errors import InputError, unknown_name
 from pixeval.records import people_first
 from pixeval.runs import Run
+from pixeval.stats.vote_table import VoteTable
+from pixeval.stats.win_rates import left_share
 from reports.arms import Arm, name_votes, pairings, step_of
-from reports.ballots import vote_results
 from reports.build import catalogue, finite
-from reports.figures import number, percent
+from reports.claims import ranking_claim, score_claim, vote_claim
+from reports.compare_text import render
 from reports.tables import index_scores, score_changes
+from reports.vote_test import Family, rankings, tag_tests, vote_tests
+
+__all__ = ["CompareConfig", "compare", "render"]
 
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Two sets of images of the same prompts and seeds."""
+    """Two or more sets of images of the same prompts and seeds."""
 
-    run_a: Positional[str]
-    """The baseline: a run, or ``run:label`` for one of its labels (the last checkpoint by default)."""
-    run_b: Positional[str]
-    """The candidate, written the same way. Every change is candidate minus baseline."""
+    runs: Positional[tuple[str, ...]]
+    """The baseline, then the candidates: each a run, or ``run:label`` for one of its labels (the last checkpoint by
+    default). Every change is candidate minus baseline; three and more are also ranked."""
+    tags: bool = False
+    """Break the votes down by the prompts' tags."""
+    family: Family = "all"
+    """Which vote tests Holm's method adjusts together: all, those of one question, or those of one comparison.
+    Declare it before you look; metrics are adjusted within each comparison."""
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
-    """Paired change per metric and win rates per question, with intervals, as JSON-ready values.
+    """Win rates per question, rankings and paired change per metric, with intervals, as JSON-ready values.
 
     Raises:
-        InputError: a folder is no run, a label is unknown, or both name the same images.
+        InputError: a folder is no run, a label is unknown, or two of them name the same images.
     """
-    (run_a, label_a), (run_b, label_b) = (split(given) for given in (config.run_a, config.run_b))
-    first, second = _arm(run_a, label_a, 0), _arm(run_b, label_b, 1)
-    if {s.id for s in first.samples} == {s.id for s in second.samples}:
-        raise InputError(f"{config.run_a} and {config.run_b} are the same images; name two labels, as in RUN:base.")
-    if first.name == second.name:
-        first = Arm(f"{run_a.name}/{first.name}", 0, first.label, first.step, first.samples)
-        second = Arm(f"{run_b.name}/{second.name}", 1, second.label, second.step, second.samples)
-    scored = index_scores([*run_b.scores(), *run_a.scores()])
-    changes, left_out = score_changes(first, second, scored, catalogue(), {})
-    votes = {vote.id: vote for run in (run_a, run_b) for vote in run.votes()}
-    named = name_votes(sorted(people_first(list(votes.values())), key=lambda v: (v.answered_at, v.id)), [first, second])
-    results = vote_results(named, [(first.name, second.name)])
+    if len(config.runs) < 2:
+        raise InputError("name at least two sets of images: pixeval compare BASELINE CANDIDATE [CANDIDATE ...]")
+    runs, arms = _arms(config.runs)
+    baseline, candidates = arms[0], arms[1:]
+    pairs = [(baseline.name, arm.name) for arm in candidates]
+    table = _votes(runs, arms)
+    tests = vote_tests(table, pairs, config.family)
+    ranked = rankings(table, [arm.name for arm in arms]) if len(arms) > 2 else []
+    scored = index_scores([score for run in reversed(runs) for score in run.scores()])
+    sentences = [vote_claim(test) for test in tests] + [ranking_claim(one) for one in ranked]
+    comparisons = []
+    for arm in candidates:
+        changes, left_out = score_changes(baseline, arm, scored, catalogue(), {})
+        firm = [c for c in changes if c.verdict != "unclear" and c.p_holm < 0.05]
+        sentences += [score_claim(change, arm.name, baseline.name, len(changes)) for change in firm]
+        comparisons.append(
+            {
+                "baseline": baseline.name,
+                "candidate": arm.name,
+                "pairs": len(pairings(baseline, arm)),
+                "votes": [asdict(test) for test in tests if test.rates.a_label == arm.name],
+                "changes": [asdict(change) for change in changes],
+                "incomparable": [asdict(one) for one in left_out],
+            }
+        )
+    bias = left_share(table)
     found: dict[str, Any] = finite(
         {
-            "baseline": first.name,
-            "candidate": second.name,
-            "pairs": len(pairings(first, second)),
-            "simulated": any(r.rates.simulated for r in results),
-            "votes": [asdict(r) for r in results],
-            "changes": [asdict(c) for c in changes],
-            "incomparable": [asdict(i) for i in left_out],
+            "arms": [arm.name for arm in arms],
+            "simulated": bool(table.simulated.any()),
+            "family": config.family,
+            "comparisons": comparisons,
+            "rankings": [asdict(one) for one in ranked],
+            "tags": [asdict(one) for one in tag_tests(table, pairs, _tags(runs))] if config.tags else None,
+            "left_share": None if bias is None else asdict(bias),
+            "sentences": sentences,
         }
     )
     return found
@@ -70,6 +95,27 @@ def split(given: str) -> tuple[Run, str | None]:
     return Run.open(Path(path)), label
 
 
+def _arms(given: Sequence[str]) -> tuple[list[Run], list[Arm]]:
+    """The runs, each once, and an arm with a name of its own for each that was given."""
+    opened = [split(one) for one in given]
+    arms = [_arm(run, label, index) for index, (run, label) in enumerate(opened)]
+    ids = [frozenset(sample.id for sample in arm.samples) for arm in arms]
+    for i, own in enumerate(ids):
+        if own in ids[:i]:
+            twice = given[ids.index(own)]
+            raise InputError(f"{twice} and {given[i]} are the same images; name two labels, as in RUN:base.")
+    labels = [arm.label for arm in arms]
+    names = [
+        f"{run.name}/{label}" if labels.count(label) > 1 else label
+        for (run, _), label in zip(opened, labels, strict=True)
+    ]
+    for i in range(len(names)):
+        while names[i] in names[:i]:
+            names[i] += "′"
+    runs = list({run.path.resolve(): run for run, _ in opened}.values())
+    return runs, [replace(arm, name=name) for arm, name in zip(arms, names, strict=True)]
+
+
 def _arm(run: Run, label: str | None, source: int) -> Arm:
     samples = run.samples()
     labels = list(dict.fromkeys(sample.label for sample in samples))
@@ -85,52 +131,15 @@ def _arm(run: Run, label: str | None, source: int) -> Arm:
     return Arm(label, source, label, step_of(label), tuple(s for s in samples if s.label == label))
 
 
-def render(result: dict[str, Any]) -> str:
-    """The result as text for a terminal."""
-    lines = [f"{result['candidate']} against {result['baseline']}, {result['pairs']} pairs of images"]
-    if result["simulated"]:
-        lines.append("The votes come from simulated annotators.")
-    if result["votes"]:
-        rows = [["question", "win", "tie", "loss", "net", "95 %", "votes", "prompts", "people", "Holm p", ""]]
-        rows += [_vote_row(v) for v in result["votes"]]
-        lines += ["", *_aligned(rows)]
-    else:
-        lines += ["", "No votes between the two; collect some with 'pixeval label'."]
-    if result["changes"]:
-        rows = [["metric", "", "baseline", "candidate", "change", "95 %", "pairs", "prompts", "Holm p", ""]]
-        rows += [_change_row(c) for c in result["changes"]]
-        lines += ["", *_aligned(rows)]
-    else:
-        lines += ["", "No metric to compare; score both runs with 'pixeval score'."]
-    lines += [f"{item['metric']} is left out: {item['reason']}" for item in result["incomparable"]]
-    return "\n".join(lines)
+def _votes(runs: Sequence[Run], arms: Sequence[Arm]) -> VoteTable:
+    """Votes on images of the arms, labelled by the arms' names, in the order of answer."""
+    votes = {vote.id: vote for run in runs for vote in run.votes()}
+    named = name_votes(sorted(people_first(list(votes.values())), key=lambda v: (v.answered_at, v.id)), arms)
+    names = {arm.name for arm in arms}
+    own = {sample.id for arm in arms for sample in arm.samples}
+    kept = [v for v in named if v.left in own and v.right in own and {v.left_label, v.right_label} <= names]
+    return VoteTable.of(kept)
 
 
-def _vote_row(vote: dict[str, Any]) -> list[str]:
-    rates, net = vote["rates"], vote["rates"]["net"]
-    shares = [percent(votes / rates["n"]) for votes in (rates["win"], rates["tie"] + rates["both_bad"], rates["loss"])]
-    bounds = "–" if net["low"] is None else f"{percent(net['low'], True)} to {percent(net['high'], True)}"
-    counts = [str(rates[k]) for k in ("n", "prompts", "annotators")]
-    end = [number(vote["p_holm"]), vote["verdict"]]
-    return [vote["question"], *shares, percent(net["value"], True), bounds, *counts, *end]
-
-
-def _change_row(change: dict[str, Any]) -> list[str]:
-    delta = change["change"]
-    bounds = "–" if delta["low"] is None else f"{number(delta['low'], True)} to {number(delta['high'], True)}"
-    arrow = {True: "↑", False: "↓", None: "?"}[change["higher_is_better"]]
-    means = [number(change[k]) for k in ("baseline_mean", "candidate_mean")]
-    counts = [str(delta["n"]), str(change["prompts"])]
-    end = [number(change["p_holm"]), change["verdict"]]
-    return [change["metric"], arrow, *means, number(delta["value"], True), bounds, *counts, *end]
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """Columns of equal width, the first and the last flush left, numbers flush right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    last = len(widths) - 1
-    lines = []
-    for row in rows:
-        cells = [row[i].ljust(w) if i in (0, last) else row[i].rjust(w) for i, w in enumerate(widths)]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+def _tags(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
+    return {prompt.id: prompt.tags for run in reversed(runs) for prompt in run.prompts()}

@@ -321,20 +321,21 @@ def test_last_checkpoint_is_judged_and_labels_of_two_runs_stay_apart() -> None:
 
 def test_compare_reads_both_ways(built: tuple[Run, Path]) -> None:
     run = built[0]
-    forward = compare(CompareConfig(f"{run.path}:base", f"{run.path}:step-000060"))
-    backward = compare(CompareConfig(str(run.path), f"{run.path}:base"))  # the last checkpoint by default
-    assert backward["baseline"] == "step-000060"
-    for a, b in zip(forward["changes"], backward["changes"], strict=True):
+    forward = compare(CompareConfig((f"{run.path}:base", f"{run.path}:step-000060")))
+    backward = compare(CompareConfig((str(run.path), f"{run.path}:base")))  # the last checkpoint by default
+    (first,), (second,) = forward["comparisons"], backward["comparisons"]
+    assert second["baseline"] == "step-000060"
+    for a, b in zip(first["changes"], second["changes"], strict=True):
         assert a["change"]["value"] == pytest.approx(-b["change"]["value"])
-    for a, b in zip(forward["votes"], backward["votes"], strict=True):
+    for a, b in zip(first["votes"], second["votes"], strict=True):
         assert (a["rates"]["win"], a["rates"]["loss"]) == (b["rates"]["loss"], b["rates"]["win"])
     text = render(forward)
     assert "simulated annotators" in text
     assert "noise_flaw" in text
     with pytest.raises(InputError, match="same images"):
-        compare(CompareConfig(f"{run.path}:base", f"{run.path}:base"))
+        compare(CompareConfig((f"{run.path}:base", f"{run.path}:base")))
     with pytest.raises(InputError, match="step-000060"):
-        compare(CompareConfig(f"{run.path}:base", f"{run.path}:step-60"))
+        compare(CompareConfig((f"{run.path}:base", f"{run.path}:step-60")))
 
 
 def test_training_log_survives_what_is_in_it() -> None:

@@ -167,10 +167,11 @@ def test_plans() -> None:
     assert least == pytest.approx(0.1, abs=1e-3)
     assert detectable(Design(3, 1, 3), Effect(0.5, ties=0.5)) is None
     assert icc_of_agreement(1.0, 0.1, 0.2) == 1.0 and icc_of_agreement(0.3, 0.0, 0.2) == 0.0
+    assert not plans(effect, votes_per_prompt=(5,), annotators=(3,))
     with pytest.raises(InputError, match="impossible"):
         Effect(0.9, ties=0.2)
     with pytest.raises(InputError, match="no study"):
-        Design(100, 5, 3)
+        Design(1, 5, 3)
 
 
 def test_margins() -> None:

@@ -15,7 +15,7 @@ from pixeval.stats.vote_table import BOTH_BAD, LEFT, TIE, VoteTable
 
 DRAWS = 1000
 DRAWN_AT_ONCE = 2_000_000
-MOST_LEFT_OUT = 50_000_000
+MOST_COUNTS = 2_000_000
 """Counts by prompt and two people up to which Cohen's kappa gets an interval."""
 
 Figure = Callable[[Array], Array]
@@ -208,7 +208,7 @@ def _mean_cohen(table: VoteTable, items: Codes, labels: Codes, seed: int) -> Int
     cell = (label[index[:, 0]] * 4 + label[index[:, 1]]).astype(np.int64)
     _, group = np.unique(prompt[index[:, 0]], return_inverse=True)
     groups = int(group.max()) + 1
-    if groups * couples * 16 > MOST_LEFT_OUT:
+    if groups * couples * 16 > MOST_COUNTS:
         whole = np.bincount(couple * 16 + cell, minlength=couples * 16).astype(np.float64)
         return Interval(float(_light(whole[None])[0]), None, None, len(index))
     counts = np.bincount((group * couples + couple) * 16 + cell, minlength=groups * couples * 16)

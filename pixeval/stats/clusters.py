@@ -47,7 +47,7 @@ def cells_of(first: Codes, second: Codes) -> Codes:
     """One code for each combination of two clusterings that occurs."""
     width = int(second.max()) + 1
     cells = first.astype(np.int64) * width + second
-    if (int(first.max()) + 1) * width <= 4 * len(cells) + 1_000_000:
+    if (int(first.max()) + 1) * width <= 4 * len(cells) + 10_000:
         return cells
     found: Codes = np.unique(cells, return_inverse=True)[1]
     return found

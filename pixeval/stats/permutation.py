@@ -1,8 +1,7 @@
 """Sign-flip permutation tests over whole clusters."""
 
 import numpy as np
-from scipy.signal import fftconvolve
-from scipy.stats import binom
+from scipy.special import gammaln
 
 from pixeval.stats.clusters import Array, Keys, cluster_sums, codes_of
 
@@ -43,13 +42,21 @@ def _exact_p(sizes: "np.typing.NDArray[np.int64]", observed: float) -> float:
     pmf = np.ones(1)
     for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
         own = np.zeros(int(size) * int(count) + 1)
-        own[:: int(size)] = binom.pmf(np.arange(int(count) + 1), int(count), 0.5)
-        pmf = np.maximum(fftconvolve(pmf, own), 0)
+        own[:: int(size)] = _fair(int(count))
+        length = len(pmf) + len(own) - 1
+        pmf = np.maximum(np.fft.irfft(np.fft.rfft(pmf, length) * np.fft.rfft(own, length), length), 0)
     total = len(pmf) - 1
     extreme = np.abs(2 * np.arange(total + 1) - total) >= observed
     least = 2.0 ** (1 - len(sizes)) if len(sizes) < 1000 else 0.0  # both ends of the distribution
     # Sums by Fourier transform are good to some 1e-15 of the whole, so smaller tails are not told apart.
     return float(min(1.0, max(pmf[extreme].sum(), least, 1e-13)))
+
+
+def _fair(n: int) -> Array:
+    """Chances of 0 to n heads in n throws of a fair coin."""
+    heads = np.arange(n + 1)
+    chances: Array = np.exp(gammaln(n + 1) - gammaln(heads + 1) - gammaln(n - heads + 1) - n * np.log(2))
+    return chances
 
 
 def _random_p(sums: Array, observed: float, seed: int) -> float:

@@ -56,14 +56,14 @@ class Design:
 
     prompts: int
     votes_per_prompt: int
-    """Annotators who judge each prompt."""
+    """Over all its seeds; :func:`plans` lets nobody vote twice on a prompt."""
     annotators: int
 
     def __post_init__(self) -> None:
-        if self.prompts < 2 or self.votes_per_prompt < 1 or self.annotators < self.votes_per_prompt:
+        if self.prompts < 2 or self.votes_per_prompt < 1 or self.annotators < 1:
             raise InputError(
                 f"{self.prompts} prompts, {self.votes_per_prompt} votes on each and {self.annotators} annotators make "
-                "no study: it needs two prompts, and an annotator votes once on a prompt"
+                "no study: it needs two prompts, a vote on each and somebody to give it"
             )
 
     @property
