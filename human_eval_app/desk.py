@@ -58,7 +58,8 @@ def begin(connection: sa.Connection, secret: str, project: Project, annotator: s
     mine = (members.c.project == project.id, members.c.annotator == annotator)
     connection.execute(sa.update(members).where(*mine).values(begun_at=now()))
     drafts = [_draft(row, "training") for row in _unseen(connection, project, annotator, "training")]
-    _hand_out(connection, secret, project, annotator, drafts, 0)
+    rng = random.Random(f"{secret}/{project.design.seed}/{project.id}/{annotator}/training")
+    _hand_out(connection, secret, project, annotator, order_batch(drafts, rng), 0)
 
 
 def take_batch(connection: sa.Connection, secret: str, project: Project, annotator: str) -> None:

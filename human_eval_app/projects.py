@@ -60,7 +60,8 @@ class NewPair:
     checks: tuple[str, ...] = ()
     purpose: Purpose = "work"
     known: Mapping[Question, Literal["a", "b", "tie"]] | None = None
-    why: str = ""
+    why: Mapping[Question, str] | None = None
+    """Why that is the answer."""
 
 
 def keep_project(
@@ -191,8 +192,12 @@ def _rows(secret: str, project: Project, pair: NewPair) -> tuple[dict[str, Any],
     known = pair.known or {}
     names: dict[str | None, Known | None] = {"tie": "tie", None: None}
     names |= {"a": "first", "b": "second"} if first is pair.a else {"a": "second", "b": "first"}
-    counts = {"claims": 0, "votes": 0, "first_score": 0.0, "why": pair.why}
-    return row, [{"pair": identity, "question": q, "known": names[known.get(q)], **counts} for q in pair.questions]
+    why = pair.why or {}
+    counts = {"claims": 0, "votes": 0, "first_score": 0.0}
+    return row, [
+        {"pair": identity, "question": q, "known": names[known.get(q)], "why": why.get(q, ""), **counts}
+        for q in pair.questions
+    ]
 
 
 def _project(row: Any) -> Project:

@@ -15,6 +15,7 @@ import tyro
 from human_eval_app.accounts import add_user, enrolment_token, find_user, invite, withdraw_invitations
 from human_eval_app.answers import verify
 from human_eval_app.export import export_votes
+from human_eval_app.known import planted_pairs, read_known
 from human_eval_app.projects import Project, list_projects
 from human_eval_app.schedule import Design, match_samples
 from human_eval_app.schema import projects
@@ -37,7 +38,7 @@ class LabelConfig:
     None: the projects that the database has."""
     db: str | None = None
     """SQLite file of the votes, or postgresql://user:password@host/name; continued when it exists.
-    Default: votes/votes.sqlite3 in the first run."""
+    Default: votes/votes.sqlite3 in the first run, or NAME-votes/votes.sqlite3 for a folder of that name."""
     project: str = DEFAULT_NAME
     """Name of the study in the database, which can hold several; annotators do not see it."""
     title: str = DEFAULT_TITLE
@@ -103,8 +104,9 @@ def label(config: LabelConfig) -> str | None:
         if arms is not None:
             _set_up(store, arms, config)
         _serve(store, config)
-        if arms is not None and (arms.first_run / "run.json").exists() and store.votes():
-            _tell(export_votes(store, arms.first_run))
+        if arms is not None and store.votes():
+            is_run = (arms.first_run / "run.json").exists()
+            _tell(export_votes(store, arms.first_run if is_run else _home(arms) / "votes.parquet"))
     return None
 
 
@@ -113,7 +115,14 @@ def _place(config: LabelConfig, arms: Arms | None) -> str:
         return str(config.db)
     if arms is None:
         raise InputError("give two runs to compare, or the database of a study with --db")
-    return str(arms.first_run / "votes" / "votes.sqlite3")
+    return str(_home(arms) / "votes.sqlite3")
+
+
+def _home(arms: Arms) -> Path:
+    """Where a study keeps its files: within the first run, but beside a folder of images, which is left as it is."""
+    if (arms.first_run / "run.json").exists():
+        return arms.first_run / "votes"
+    return Path(f"{arms.first_run.resolve().name}-votes")
 
 
 def _set_up(store: Store, arms: Arms, config: LabelConfig) -> Project:
@@ -130,7 +139,13 @@ def _set_up(store: Store, arms: Arms, config: LabelConfig) -> Project:
         gold=config.gold,
         lease_minutes=config.lease_minutes,
     )
-    project = open_study(store, arms, design, config.project, config.title, _guideline(config.guideline))
+    known = [
+        *(read_known(config.known) if config.known is not None else []),
+        *planted_pairs(arms, matchups, config.planted_gold, "gold", _home(arms) / "planted", config.seed),
+        *planted_pairs(arms, matchups, config.planted_training, "training", _home(arms) / "planted", config.seed),
+    ]
+    guideline = _guideline(config.guideline)
+    project = open_study(store, arms, design, config.project, config.title, guideline, known)
     overlap = design.votes_per_pair
     people = "everybody judges all of them" if overlap is None else f"{overlap} votes per pair and question"
     print(f"{len(matchups)} pairs, questions: {', '.join(asked)}; {people}", file=sys.stderr)

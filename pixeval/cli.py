@@ -171,8 +171,10 @@ def call(name: str, arguments: list[str]) -> int:
     as_json = "--json" in arguments
     arguments = [argument for argument in arguments if argument != "--json"]
     file, arguments = take_config(arguments)
-    if file is not None and not name.startswith("train "):
-        raise InputError(f"{OPTION} is for 'pixeval train'; give the options of 'pixeval {name}' themselves")
+    if file is not None and name != "label" and not name.startswith("train "):
+        raise InputError(
+            f"{OPTION} is for 'pixeval train' and 'pixeval label'; give the options of 'pixeval {name}' themselves"
+        )
     if file is not None:
         settings: Any = attribute(verb.config)
         arguments = [*words_of(file, settings, name, arguments), *arguments]

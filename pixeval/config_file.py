@@ -1,4 +1,5 @@
-"""Settings of ``pixeval train`` in a TOML file: ``--config FILE.toml``. Options given beside it come first.
+"""Settings of ``pixeval train`` and ``pixeval label`` in a TOML file, ``--config FILE.toml``. Options given beside it
+come first.
 
 A key is the option without its dashes; a table holds the options that have its name before a point: ``[pixel]`` with
 ``band = [0.0, 0.5]`` is ``--pixel.band 0.0 0.5``. Relative paths are relative to where the command is called, as on the
@@ -87,11 +88,25 @@ def words_of(file: Path, config: type, verb: str, arguments: list[str]) -> list[
     if trainer is not None and verb.split()[-1] != trainer:
         raise InputError(f"{file} is for 'pixeval train {trainer}', not for 'pixeval {verb}'")
     given = {word.split("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+    positional = _positional(config)
+    first: list[str] = []
     words: list[str] = []
     for name, value in _options(settings, config, file):
-        if f"__{name.replace('-', '_')}" not in given:
-            words += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return words
+        values = [str(one) for one in value] if isinstance(value, list) else [str(value)]
+        if name in positional:
+            # These have no dashes: what stands first on the command line replaces them.
+            first += values if not arguments or arguments[0].startswith("--") else []
+        elif f"__{name.replace('-', '_')}" not in given:
+            words += [f"--{name.replace('_', '-')}", *values]
+    return [*first, *words]
+
+
+def _positional(config: type) -> set[str]:
+    """Fields that are given without a name."""
+    from tyro.conf import Positional
+
+    hints = get_type_hints(config, include_extras=True)
+    return {name for name, hint in hints.items() if Positional in getattr(hint, "__metadata__", ())}
 
 
 def _options(settings: dict[str, Any], config: type, file: Path, above: str = "") -> Iterator[tuple[str, Any]]:
