@@ -5,12 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from tiny_data import save_captioned, tree
 from tiny_models import save_tiny
-from training_process import start, train_as
+from torch import Tensor
+from training_process import start, train_as, train_twice_as
 
+from pixeval.errors import InputError
 from trainers.sft import SftConfig, train_sft
 from trainers.training_log import read_lines
 
@@ -26,6 +29,56 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def steps_of(run: Path) -> list[dict[str, float]]:
+    return read_lines(run / "metrics.jsonl")
+
+
+def weights_of(run: Path, step: int) -> dict[str, Tensor]:
+    return load_file(run / f"checkpoints/step-{step:06d}/unet/diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_with_half_of_the_model_each_train_as_one(tmp_path: Path) -> None:
+    """Losses, held-out errors and weights up to rounding, also when the run is continued; whole models are saved."""
+    model, data = save_tiny("sd-epsilon", tmp_path / "model"), save_captioned(tmp_path / "data")
+    one = SftConfig(
+        model=model, data=data, out=tmp_path / "one", steps=4, batch_size=2, accumulate=2, ema=0.9, learning_rate=1e-3,
+        device="cpu", self_test=False, checkpoint_every=2, probe_every=4, probe_rows=2,
+    )  # fmt: skip
+    parts = replace(one, out=tmp_path / "parts", accumulate=1, shard=True)
+    port = free_port()
+    processes = [start(train_twice_as, rank, 2, tmp_path, parts, port, 2) for rank in (0, 1)]
+    train_sft(one)
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert len(steps_of(parts.out)) == 4
+    for a, b in zip(steps_of(one.out), steps_of(parts.out), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    ours, theirs = (read_lines(config.out / "probes.jsonl") for config in (one, parts))
+    assert [line["pixel_error"] for line in ours] == pytest.approx([line["pixel_error"] for line in theirs], rel=1e-3)
+    base = load_file(model / "unet" / "diffusion_pytorch_model.safetensors")
+    for step in (2, 4):
+        whole, gathered = weights_of(one.out, step), weights_of(parts.out, step)
+        for name, value in whole.items():
+            assert value.numpy() == pytest.approx(gathered[name].numpy(), abs=1e-4)
+        assert any(not torch.equal(base[name], value) for name, value in gathered.items())
+    moments = [load_file(config.out / "state" / "state.safetensors") for config in (one, parts)]
+    assert moments[0].keys() == moments[1].keys()
+    shares = [(tmp_path / f"share-{rank}").read_text() for rank in (0, 1)]
+    held, every = zip(*(map(int, share.split()) for share in shares), strict=True)
+    assert sum(held) == every[0] == every[1], "each number is held once"
+    assert max(held) < 0.75 * every[0]
+
+
+def test_there_is_nothing_to_share_with_one_process(tmp_path: Path) -> None:
+    config = SftConfig(model=tmp_path, data=tmp_path, out=tmp_path / "run", device="cpu", shard=True)
+    with pytest.raises(InputError, match="several processes"):
+        train_sft(config)
+    with pytest.raises(InputError, match="adamw"):
+        train_sft(replace(config, lora_rank=2))
 
 
 @pytest.mark.timeout(600)

@@ -3,14 +3,18 @@
 import multiprocessing
 import os
 import signal
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch.distributed.tensor import DTensor
 
 import trainers.sft
+from trainers.loop import Training
 from trainers.sft import SftConfig, train_sft
 
 
@@ -53,7 +57,7 @@ def train(config: SftConfig, threads: int, deadly_batch: int | None = None) -> N
 
             return dying
 
-        trainers.sft.sft_loss = deadly
+        trainers.sft.sft_loss = deadly  # type: ignore[assignment]
     train_sft(config)
 
 
@@ -66,3 +70,26 @@ def train_as(rank: int, size: int, meeting: Path, config: SftConfig, port: int) 
     torch.set_num_threads(1)
     train_sft(config)
     (meeting / f"done-{rank}").touch()
+
+
+def train_twice_as(rank: int, size: int, meeting: Path, config: SftConfig, port: int, stop: int) -> None:
+    """As :func:`train_as`, stopped after ``stop`` steps and begun again; says how many numbers it held, of how many."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true",
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    advance = Training.advance
+
+    def stopping(training: Training, step: int) -> Any:
+        line = advance(training, step)
+        parameters = [p for p in training.denoiser.parameters() if isinstance(p, DTensor)]
+        share = [sum(part.numel() for part in parts) for parts in ([p.to_local() for p in parameters], parameters)]
+        (meeting / f"share-{rank}").write_text(" ".join(map(str, share)))
+        if step + 1 == stop:
+            raise StopIteration
+        return line
+
+    with suppress(StopIteration), patch.object(Training, "advance", stopping):
+        train_sft(config)
+    train_sft(config)

@@ -6,11 +6,13 @@ Everything random in a step is seeded by (seed, step), so a killed run that is s
 bits of an uninterrupted one. Of several processes, the first one alone writes.
 """
 
+import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
@@ -22,6 +24,7 @@ from trainers.latent_diffusion import LatentDiffusion
 from trainers.lora import copy_of_trained
 from trainers.optimizer_step import Loss, fast_attention, learning_rate, optimizer_step, update_average
 from trainers.optimizers import make_optimizer
+from trainers.sharding import gather, gather_moments, shard, shard_optimizer
 from trainers.tracker import begin_tracking, end_tracking, track
 from trainers.train_config import TrainConfig
 from trainers.training_log import Line, append, read_lines, truncate_log
@@ -93,14 +96,20 @@ class Training:
         self.model, self.loss, self.config, self.run, self.accelerator = model, loss, config, run, accelerator
         self.on_checkpoint, self.remembered, self.describe, self.probe = on_checkpoint, remembered, describe, probe
         self.denoiser = model.denoiser.train()
-        trained = [parameter for parameter in self.denoiser.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(config.optimizer, trained, config.learning_rate, config.weight_decay)
+        self.optimizer = self._make_optimizer(self.denoiser)
         self.modules = {"denoiser": self.denoiser}
         if config.ema is not None:
             self.modules["average"] = copy_of_trained(self.denoiser).eval()
+        self.whole: dict[str, nn.Module] = {}
+        self.whole_optimizer: torch.optim.Optimizer | None = None
         self.state, self.log = run.path / "state", run.path / "metrics.jsonl"
         self.probes, self.warnings = run.path / "probes.jsonl", run.path / "warnings.jsonl"
         self.guard = LossGuard(config.tripwires, scaled=accelerator.scaler is not None)
+
+    def _make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        config = self.config
+        return make_optimizer(config.optimizer, trained, config.learning_rate, config.weight_decay)
 
     def resume(self) -> int:
         """Restore the last state; returns how many steps are done."""
@@ -122,10 +131,14 @@ class Training:
         self.accelerator.wait_for_everyone()
         for line in read_lines(self.log):
             self.guard.add(line)
-        self.wrapped, self.stepper = self.accelerator.prepare(self.denoiser, self.optimizer)
+        if self.config.shard:
+            self._shard()
+            self.wrapped, self.stepper = self.denoiser, self.accelerator.prepare(self.optimizer)
+        else:
+            self.wrapped, self.stepper = self.accelerator.prepare(self.denoiser, self.optimizer)
         if main and done:
             self._look_back(done)
-        elif main and self.probe is not None:
+        if self.probe is not None and not done and (main or self.config.shard):
             self._look_at_held_out(0)
         self.accelerator.wait_for_everyone()
         return done
@@ -144,25 +157,45 @@ class Training:
         if reason is not None:
             self._stop(step, reason, line)
         step, last = step + 1, step + 1 == self.config.steps
-        every = self.config.probe_every
-        if self.accelerator.is_main_process:
-            if self.probe is not None and (last or (every is not None and step % every == 0)):
-                self._look_at_held_out(step)
-            if last or step % self.config.checkpoint_every == 0:
+        every, main = self.config.probe_every, self.accelerator.is_main_process
+        looked_at = last or (every is not None and step % every == 0)
+        if self.probe is not None and looked_at and (main or self.config.shard):  # its parts answer together
+            self._look_at_held_out(step)
+        if last or step % self.config.checkpoint_every == 0:
+            if self.config.shard:
+                self._gather()
+            if main:
                 self._save(step)
                 self._look_back(step)
-        if last or step % self.config.checkpoint_every == 0:
             self.accelerator.wait_for_everyone()
         return line
 
+    def _shard(self) -> None:
+        """Split denoiser, average and moments; the first process keeps whole copies on the CPU, for checkpoints."""
+        if self.accelerator.is_main_process:
+            self.whole = {name: copy.deepcopy(module).cpu() for name, module in self.modules.items()}
+            self.whole_optimizer = self._make_optimizer(self.whole["denoiser"])
+        before = dict(self.denoiser.named_parameters())
+        for module in self.modules.values():
+            shard(module, self.accelerator.device)
+        shard_optimizer(self.optimizer, before, self.denoiser)
+
+    def _gather(self) -> None:
+        for name, module in self.modules.items():
+            gather(module, self.whole.get(name))
+        gather_moments(self.optimizer, self.whole_optimizer)
+
     def _save(self, step: int) -> None:
-        self.model.save_pipeline(checkpoint_path(self.run, step), self.modules.get("average"))
+        modules, optimizer = self.modules, self.optimizer
+        if self.whole_optimizer is not None:
+            modules, optimizer = self.whole, self.whole_optimizer
+        self.model.save_pipeline(checkpoint_path(self.run, step), modules.get("average", modules["denoiser"]))
         meta: dict[str, Any] = {"step": step}
         if self.remembered is not None:
             meta["loss"] = self.remembered.state()
         if self.accelerator.scaler is not None:
             meta["scaler"] = self.accelerator.scaler.state_dict()
-        save_state(self.state, self.modules, self.optimizer, meta)
+        save_state(self.state, modules, optimizer, meta)
 
     def _look_back(self, step: int) -> None:
         """What follows a complete checkpoint; done again when a run is continued, as it may not have been finished."""
@@ -180,8 +213,9 @@ class Training:
         assert self.probe is not None
         with self.accelerator.autocast(), fast_attention(self.accelerator.device):
             line = {"step": step, **self.probe(self.modules.get("average", self.denoiser))}
-        append(self.probes, line)
-        track(self.accelerator, "held_out", line)
+        if self.accelerator.is_main_process:
+            append(self.probes, line)
+            track(self.accelerator, "held_out", line)
 
     def _stop(self, step: int, reason: str, line: Line) -> None:
         """Tell what was read, and stop, in every process: the line is the same in all of them."""

@@ -149,10 +149,12 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     )
     if accelerator.distributed_type in SHARDED:
         raise InputError(
-            f"training under {accelerator.distributed_type.value} is not supported: its checkpoints and state are not "
-            "gathered from the processes. Start it with examples/accelerate/ddp.yaml; to save memory, use lora_rank, "
-            "optimizer adamw8bit, decode_crop or decoder_checkpointing."
+            f"training under accelerate's {accelerator.distributed_type.value} is not supported. Start it with "
+            "examples/accelerate/ddp.yaml and the option shard, which splits the model over the processes (FSDP2). "
+            "To save memory also: lora_rank, optimizer adamw8bit, decode_crop, decoder_checkpointing."
         )
+    if config.shard and accelerator.num_processes == 1:
+        raise InputError("shard splits the model over several processes, and there is one; use accelerate launch")
     # Nobody goes on, and the first process creates the run folder, before all have seen what is in it.
     accelerator.wait_for_everyone()
     return accelerator

@@ -74,6 +74,9 @@ class TrainConfig:
     gradients."""
     optimizer: OptimizerName = "adamw"
     """adamw8bit keeps the moments in 8 bits (Dettmers et al., arXiv 2110.02861) and needs bitsandbytes."""
+    shard: bool = False
+    """With several processes: split weights, gradients and moments of the denoiser and its average over them (FSDP2),
+    instead of a copy for each. The reference of dpo and ipo stays whole."""
     tracker: TrackerName | None = None
     """Where curves are drawn while training: tensorboard, wandb, trackio or none; by default TensorBoard where it is
     installed."""
@@ -113,6 +116,10 @@ def check_settings(config: TrainConfig, trainer: str) -> None:
         raise InputError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
     if config.mixed_precision == "fp16" and (config.device == "cpu" or not torch.cuda.is_available()):
         raise InputError("mixed_precision fp16 needs a CUDA device; use bf16 or no")
+    if config.shard and (
+        config.lora_rank is not None or config.optimizer != "adamw" or config.mixed_precision == "fp16"
+    ):
+        raise InputError("shard is for the whole denoiser, adamw, and mixed_precision no or bf16; leave out the others")
     check_optimizer(config.optimizer)
     choose_tracker(config.tracker)
     if config.keep_best is not None:
