@@ -51,19 +51,19 @@ VERBS: dict[str, Verb] = {
     "train sft": Verb(
         "supervised fine-tuning, latent and pixel space",
         "trainers.sft:SftConfig",
-        "pixeval.close_loop:sft",
+        "pixeval.close_loop:train_or_plan",
         "pixeval.close_loop:render",
     ),
     "train preference": Verb(
         "DPO, SimPO, IPO or MaPO on pairs, latent and pixel space",
         "trainers.preference:PreferenceConfig",
-        "pixeval.close_loop:preference",
+        "pixeval.close_loop:train_or_plan",
         "pixeval.close_loop:render",
     ),
     "train image-to-image": Verb(
         "restoration and dense prediction in one step",
         "trainers.image_to_image:ImageToImageConfig",
-        "pixeval.close_loop:image_to_image",
+        "pixeval.close_loop:train_or_plan",
         "pixeval.close_loop:render",
     ),
     "validate": Verb(

@@ -24,20 +24,27 @@ from trainers.train_config import TrainConfig
 Config = TypeVar("Config", bound=TrainConfig)
 
 
-def sft(config: SftConfig) -> Run | dict[str, Any]:
-    """Fine-tune and, with ``evaluate``, score the starting model and every checkpoint; or only plan it."""
-    return plan(config) if config.plan else close_loop(config, train_sft)
-
-
-def preference(config: PreferenceConfig) -> Run | dict[str, Any]:
-    """Tune on preferences and, with ``evaluate``, score the starting model and every checkpoint; or only plan it."""
-    return plan(config) if config.plan else close_loop(config, train_preference)
-
-
-def image_to_image(config: ImageToImageConfig) -> Run | dict[str, Any]:
-    """Train a model that turns images into images in one step; or only plan it."""
+def train_or_plan(config: SftConfig | PreferenceConfig | ImageToImageConfig) -> Run | dict[str, Any]:
+    """What ``pixeval train`` does: train or, with ``plan``, only predict the cost of a step."""
     if config.plan:
         return plan(config)
+    if isinstance(config, SftConfig):
+        return sft(config)
+    return preference(config) if isinstance(config, PreferenceConfig) else image_to_image(config)
+
+
+def sft(config: SftConfig) -> Run:
+    """Fine-tune and, with ``evaluate``, score the starting model and every checkpoint."""
+    return close_loop(config, train_sft)
+
+
+def preference(config: PreferenceConfig) -> Run:
+    """Tune on preferences and, with ``evaluate``, score the starting model and every checkpoint."""
+    return close_loop(config, train_preference)
+
+
+def image_to_image(config: ImageToImageConfig) -> Run:
+    """Train a model that turns images into images in one step."""
     return train_image_to_image(replace(config, model=Path(resolve_model(str(config.model)))))
 
 

@@ -1,5 +1,6 @@
 """Training whose checkpoints are generated from and scored, on a tiny model."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,26 @@ def test_every_checkpoint_and_the_base_are_scored(world: Path, tmp_path: Path) -
     before = {path.name: path.read_bytes() for path in run.path.glob("*.parquet")}
     sft(config(world, tmp_path / "run"))
     assert before == {path.name: path.read_bytes() for path in run.path.glob("*.parquet")}
+
+
+def test_the_best_checkpoint_by_a_metric_stays_beside_the_last(world: Path, tmp_path: Path) -> None:
+    """Of four checkpoints; the learning rate is so large that the scores differ."""
+    settings = {"steps": 4, "checkpoint_every": 1, "keep_last": 1, "keep_best": "clip_score", "learning_rate": 3e-2}
+    evaluation = Evaluation(seeds=(1,), sampler=Sampler(steps=2), metrics=("clip_score",))
+    run = sft(config(world, tmp_path / "run", evaluation=evaluation, **settings))
+    labels = {sample.id: sample.label for sample in run.samples()}
+    scores: dict[str, list[float]] = {}
+    for score in run.scores():
+        if score.metric == "clip_score" and score.value is not None and labels[score.sample_id] != "base":
+            scores.setdefault(labels[score.sample_id], []).append(score.value)
+    means = {label: float(np.mean(values)) for label, values in scores.items()}
+    assert len(means) == 4
+    best = max(sorted(means), key=lambda label: means[label])
+    assert best != "step-000004", "or the test says nothing: choose another learning rate"
+    assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == [best, "step-000004"]
+    told = json.loads((run.path / "best.json").read_text())
+    assert told["step"] == int(best.removeprefix("step-"))
+    assert told["value"] == pytest.approx(means[best])
 
 
 @pytest.mark.parametrize(

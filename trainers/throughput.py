@@ -96,16 +96,16 @@ class Measured:
             return operation.traffic * self._per_byte
 
     def _time(self, call: Callable[[], object]) -> float:
-        """The median of a few runs after the first."""
+        """The median of a few runs after the first, in which kernels are chosen and memory is fetched."""
         found: list[float] = []
-        while len(found) <= REPEATS and sum(found) < LONG_ENOUGH:
+        while len(found) < 2 or (len(found) <= REPEATS and sum(found[1:]) < LONG_ENOUGH):
             self._flushed.add_(1)
             self._wait()
             started = time.perf_counter()
             call()
             self._wait()
             found.append(time.perf_counter() - started)
-        return statistics.median(found[1:] or found)
+        return statistics.median(found[1:])
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
