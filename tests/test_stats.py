@@ -1,18 +1,24 @@
 """Intervals, tests and agreement against closed forms, scipy and simulation."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
 import numpy as np
 import pytest
 from scipy import stats as reference
 
 from pixeval.errors import InputError
-from pixeval.records import Choice, Vote
+from pixeval.records import Choice, Vote, counted_votes
 from pixeval.stats.agreement import krippendorff_alpha, vote_agreement
 from pixeval.stats.bootstrap import mean_interval, paired_interval
 from pixeval.stats.clusters import clustered_mean
-from pixeval.stats.multiplicity import holm
+from pixeval.stats.multiplicity import holm, holm_within
 from pixeval.stats.permutation import sign_flip_p
 from pixeval.stats.proportions import wilson
-from pixeval.stats.win_rates import left_share, win_rates
+from pixeval.stats.vote_table import VoteTable
+from pixeval.stats.win_rates import all_win_rates, left_share, win_rates, win_rates_by_tag
+from pixeval.tables import write_records
 
 
 def vote(
@@ -193,3 +199,93 @@ def test_agreement_and_side_bias() -> None:
     assert bias is not None and bias.low is not None and bias.low > 0.5
     assert win_rates(always_left, "a", "b", "appeal").net.value == 0.0
     assert left_share([vote(1, "tie")]) is None
+
+
+def test_bca_equals_scipy_at_the_same_levels() -> None:
+    """scipy has no allowance for few items; it is asked for the confidence whose quantile is that of the allowance."""
+    values = np.random.default_rng(6).exponential(size=25)
+    t = np.sqrt(25 / 24) * reference.t.ppf(0.975, 24)
+    level = 2 * reference.norm.cdf(t) - 1
+    expected = reference.bootstrap(
+        (values,), np.mean, confidence_level=level, n_resamples=50_000, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    found = mean_interval(values.tolist())
+    width = expected.high - expected.low
+    assert found.low == pytest.approx(expected.low, abs=0.06 * width)
+    assert found.high == pytest.approx(expected.high, abs=0.06 * width)
+    assert found.high - found.value > 1.1 * (found.value - found.low)  # type: ignore[operator]
+
+
+def test_exact_sign_flips_are_those_of_all_assignments() -> None:
+    """Whole sums of 17 and of 24 clusters: the convolution against enumeration, and against random flips."""
+    few = np.random.default_rng(7).integers(1, 6, 17) * np.where(np.arange(17) % 3, 1, -1)
+    assignments = (np.arange(2**17)[:, None] >> np.arange(17) & 1) * 2 - 1
+    expected = (np.abs(assignments @ few) >= abs(few.sum())).mean()
+    assert sign_flip_p(few.tolist()) == pytest.approx(expected, rel=1e-9)
+    many = np.random.default_rng(8).integers(-4, 6, 24)
+    assert sign_flip_p(many.tolist()) == pytest.approx(sign_flip_p((many * 0.1).tolist()), abs=0.012)
+
+
+def test_holm_within_families() -> None:
+    found = holm_within([0.01, 0.04, 0.03, 0.005], ["x", "y", "x", "y"])
+    assert found == pytest.approx([0.02, 0.04, 0.03, 0.01])
+
+
+def test_votes_read_from_parquet_are_those_of_records(tmp_path: Path) -> None:
+    rng, choices = np.random.default_rng(9), get_args(Choice)
+    votes = []
+    for i in range(300):
+        labels = [str(x) for x in rng.permutation(["a", "b", "c"])[:2]]
+        made = vote(i, choices[int(rng.integers(6))], *labels, f"p{rng.integers(9)}", f"ann{rng.integers(4)}")
+        purpose = "gold" if i % 17 == 0 else "work"
+        earlier = f"v{i - 1}" if i % 13 == 5 else None
+        votes.append(replace(made, purpose=purpose, supersedes=earlier, propensity=0.5, simulated=i % 3 == 0))
+    for name, part in (("one", votes[:200]), ("two", votes[150:])):
+        write_records(tmp_path / f"{name}.parquet", part, Vote)
+    table = VoteTable.read([tmp_path / "one.parquet", tmp_path / "two.parquet"])
+    kept = [v for v in counted_votes(votes) if not v.simulated]
+    same = VoteTable.of(kept)
+    assert len(table) == len(same) == len(kept) and table.labels == same.labels == ("a", "b", "c")
+    for i, one in enumerate(kept):
+        assert table.labels[table.left_label[i]] == one.left_label and table.images[table.right[i]] == one.right
+        assert table.prompts[table.prompt[i]] == one.prompt_id and table.annotators[table.annotator[i]] == one.annotator
+    assert win_rates(table, "a", "b", "appeal") == win_rates(kept, "a", "b", "appeal")
+    assert len(VoteTable.read([])) == 0
+    (tmp_path / "broken.parquet").write_bytes(b"no table")
+    with pytest.raises(InputError, match=r"broken.parquet cannot be read"):
+        VoteTable.read([tmp_path / "broken.parquet"])
+
+
+def test_votes_weigh_by_inverse_propensity() -> None:
+    votes = [
+        replace(vote(1, "left", prompt="p1"), propensity=1.0),
+        replace(vote(2, "right", prompt="p2"), propensity=0.25),
+        replace(vote(3, "tie", prompt="p3"), propensity=0.5),
+    ]
+    found = win_rates(votes, "a", "b", "appeal")
+    assert found.net.value == pytest.approx((1 - 4) / 7)
+    assert found.weighted and found.effective_n == pytest.approx(49 / 21) and found.n == 3
+    assert found.naive_net.value == 0.0
+    for bad in (0.0, 1.5):
+        with pytest.raises(InputError, match="propensity"):
+            win_rates([replace(votes[0], propensity=bad)], "a", "b", "appeal")
+
+
+def test_all_pairs_and_tags_at_once_are_those_of_one_at_a_time() -> None:
+    rng, choices = np.random.default_rng(10), get_args(Choice)
+    labels = ["a", "b", "c"]
+    votes = [
+        vote(i, choices[int(rng.integers(4))], *map(str, rng.permutation(labels)[:2]), f"p{i % 20}", f"ann{i % 7}")
+        for i in range(400)
+    ]
+    together = all_win_rates(votes, labels)
+    assert [(one.a_label, one.b_label) for one in together] == [("b", "a"), ("c", "a"), ("c", "b")]
+    for one in together:
+        alone = win_rates(votes, one.a_label, one.b_label, "appeal")
+        assert (one.net, one.decisive, one.p_sign_flip) == (alone.net, alone.decisive, alone.p_sign_flip)
+        assert one.bootstrap_net.low == pytest.approx(alone.bootstrap_net.low, abs=0.05)
+    tags = {f"p{i}": ("even",) if i % 2 == 0 else ("odd", "rare") for i in range(20)}
+    by_tag = win_rates_by_tag(votes, tags, "b", "a", "appeal")
+    even = [v for v in votes if int(v.prompt_id[1:]) % 2 == 0]
+    assert set(by_tag) == {"even", "odd", "rare"} and by_tag["odd"].net == by_tag["rare"].net
+    assert by_tag["even"].net == win_rates(even, "b", "a", "appeal").net

@@ -142,7 +142,7 @@ def cohen_kappa(
         chance = (table.sum(1) * table.sum(2)).sum(1)
         return _ratio(np.trace(table, axis1=1, axis2=2) - chance, 1 - chance)
 
-    return _bootstrapped(cells, codes, kappa, len(first), seed)
+    return _bootstrapped(cells, codes, [kappa], len(first), seed)[0]
 
 
 def vote_agreement(votes: Sequence[Vote] | VoteTable, question: Question, seed: int = 0) -> Agreement | None:
@@ -164,9 +164,7 @@ def vote_agreement(votes: Sequence[Vote] | VoteTable, question: Question, seed: 
     if not len(columns) or not np.isfinite(alpha_of(columns.sum(0)[None])).all():
         return None
     n = int(columns[:, 3].sum())
-    alpha, fleiss, share = (
-        _bootstrapped(columns, rated.clusters, figure, n, seed) for figure in (alpha_of, fleiss_of, share_of)
-    )
+    alpha, fleiss, share = _bootstrapped(columns, rated.clusters, (alpha_of, fleiss_of, share_of), n, seed)
     if alpha is None or fleiss is None or share is None:
         return None
     return Agreement(alpha, fleiss, _mean_cohen(table, items, labels, seed), share, len(columns))
@@ -212,7 +210,8 @@ def _mean_cohen(table: VoteTable, items: Codes, labels: Codes, seed: int) -> Int
         whole = np.bincount(couple * 16 + cell, minlength=couples * 16).astype(np.float64)
         return Interval(float(_light(whole[None])[0]), None, None, len(index))
     counts = np.bincount((group * couples + couple) * 16 + cell, minlength=groups * couples * 16)
-    return _bootstrapped(counts.reshape(groups, -1).astype(np.float64), np.arange(groups), _light, len(index), seed)
+    columns = counts.reshape(groups, -1).astype(np.float64)
+    return _bootstrapped(columns, np.arange(groups), [_light], len(index), seed)[0]
 
 
 def _light(sums: Array) -> Array:
@@ -226,25 +225,28 @@ def _light(sums: Array) -> Array:
 
 
 def _bootstrapped(
-    columns: Array, clusters: Codes, figure: Callable[[Array], Array], n: int, seed: int
-) -> Interval | None:
-    """A figure of summed columns with its BCa interval over clusters; None where it is undefined."""
+    columns: Array, clusters: Codes, figures: Sequence[Figure], n: int, seed: int
+) -> list[Interval | None]:
+    """Figures of summed columns with BCa intervals from one set of draws of clusters; None where undefined."""
     _, codes = np.unique(clusters, return_inverse=True)
     groups = int(codes.max()) + 1
     sums = np.zeros((groups, columns.shape[1]))
     np.add.at(sums, codes, columns)
-    value = float(figure(sums.sum(0)[None])[0])
+    drawn = np.zeros((0, columns.shape[1]))
+    if groups > 1:
+        drawn = np.concatenate([times @ sums for times in multiplicities(groups, DRAWS, seed, DRAWN_AT_ONCE)])
+    total = sums.sum(0)
+    return [_with_bounds(figure(total[None])[0], figure(drawn), figure(total - sums), n, groups) for figure in figures]
+
+
+def _with_bounds(value: float, drawn: Array, left_out: Array, n: int, groups: int) -> Interval | None:
     if not np.isfinite(value):
         return None
-    if groups < 2:
-        return Interval(value, None, None, n)
-    drawn = np.concatenate([figure(times @ sums) for times in multiplicities(groups, DRAWS, seed, DRAWN_AT_ONCE)])
-    left_out = figure(sums.sum(0) - sums)
     drawn, left_out = drawn[np.isfinite(drawn)], left_out[np.isfinite(left_out)]
     if len(drawn) < DRAWS / 2 or len(left_out) < 2:
-        return Interval(value, None, None, n)
-    low, high = bca_bounds(drawn, value, left_out)
-    return Interval(value, low, high, n, float(drawn.std(ddof=1)), float(groups - 1))
+        return Interval(float(value), None, None, n)
+    low, high = bca_bounds(drawn, float(value), left_out)
+    return Interval(float(value), low, high, n, float(drawn.std(ddof=1)), float(groups - 1))
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:

@@ -169,10 +169,10 @@ def _table(coded: Mapping[str, pa.DictionaryArray], propensity: Array, simulated
     if len(propensity) and not (propensity.min() > 0 and propensity.max() <= 1):
         bad = float(propensity[(propensity <= 0) | (propensity > 1)][0]) if np.isfinite(propensity).all() else "NaN"
         raise InputError(f"a vote has propensity {bad}; it must be a probability above 0, the schedule's own")
-    prompt, prompts = _coded(coded["prompt_id"])
-    annotator, annotators = _coded(coded["annotator"])
-    (left_label, right_label), labels = _coded_together(coded["left_label"], coded["right_label"])
-    (left, right), images = _coded_together(coded["left"], coded["right"])
+    (prompt,), prompts = _coded(coded["prompt_id"])
+    (annotator,), annotators = _coded(coded["annotator"])
+    (left_label, right_label), labels = _coded(coded["left_label"], coded["right_label"])
+    (left, right), images = _coded(coded["left"], coded["right"])
     return VoteTable(
         labels=labels,
         prompts=prompts,
@@ -191,25 +191,20 @@ def _table(coded: Mapping[str, pa.DictionaryArray], propensity: Array, simulated
     )
 
 
-def _coded(column: pa.DictionaryArray) -> tuple[Codes, tuple[str, ...]]:
-    return column.indices.to_numpy(zero_copy_only=False).astype(np.int32), tuple(column.dictionary.to_pylist())
-
-
-def _coded_together(first: pa.DictionaryArray, second: pa.DictionaryArray) -> tuple[list[Codes], tuple[str, ...]]:
-    """Both columns in codes of one sorted vocabulary."""
-    words = [np.asarray(column.dictionary.to_pylist(), dtype=object) for column in (first, second)]
-    vocabulary = sorted(set(words[0]) | set(words[1]))
-    place = {word: code for code, word in enumerate(vocabulary)}
+def _coded(*columns: pa.DictionaryArray) -> tuple[list[Codes], tuple[str, ...]]:
+    """Columns in codes of one sorted vocabulary, so that codes do not depend on the order of votes or files."""
+    vocabulary = pa.concat_arrays([column.dictionary for column in columns]).unique()
+    vocabulary = vocabulary.take(pc.sort_indices(vocabulary))
     codes = []
-    for column, own in zip((first, second), words, strict=True):
-        moved = np.array([place[word] for word in own], dtype=np.int32)
+    for column in columns:
+        moved = pc.index_in(column.dictionary, vocabulary).to_numpy(zero_copy_only=False).astype(np.int32)
         indices = column.indices.to_numpy(zero_copy_only=False)
         codes.append(moved[indices] if len(moved) else indices.astype(np.int32))
-    return codes, tuple(vocabulary)
+    return codes, tuple(vocabulary.to_pylist())
 
 
 def _places(column: pa.DictionaryArray, known: Sequence[str], what: str) -> Codes:
-    codes, words = _coded(column)
+    (codes,), words = _coded(column)
     strange = set(words) - set(known)
     if strange:
         raise InputError(f"a vote has the {what} {sorted(strange)[0]!r}; known are {', '.join(known)}")
