@@ -76,7 +76,7 @@ def ranking_claim(found: QuestionRanking) -> str:
     size = f"{ranking.n:,} votes by {_count(ranking.annotators, 'annotator')} on {_count(ranking.prompts, 'prompt')}"
     return (
         f"By Davidson's model with ties and side bias, ranks on {found.question} that hold together with 95 % "
-        f"confidence: {order} ({size})."
+        f"confidence: {order} ({size})" + (f"; without votes: {', '.join(found.unvoted)}." if found.unvoted else ".")
     )
 
 

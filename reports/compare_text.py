@@ -23,6 +23,7 @@ def render(result: Json) -> str:
     for found in result["rankings"]:
         lines += ["", f"Ranking on {found['question']}"]
         lines += _ranking(found["ranking"]) if found["ranking"] else [f"None: {found['problem']}"]
+        lines += [f"without votes: {', '.join(found['unvoted'])}"] if found["unvoted"] else []
     if result["tags"] is not None:
         lines += ["", "Votes by tag (Holm over all of them)"]
         lines += _aligned(_tag_rows(result["tags"])) if result["tags"] else ["No tag has votes on six prompts."]

@@ -59,6 +59,8 @@ class QuestionRanking:
     question: Question
     ranking: Ranking | None
     problem: str | None
+    unvoted: tuple[str, ...]
+    """Arms without an answer to this question, which no ranking can hold."""
 
 
 def vote_tests(table: VoteTable, comparisons: Sequence[tuple[str, str]], family: Family = "all") -> list[VoteTest]:
@@ -101,12 +103,15 @@ def rankings(table: VoteTable, arms: Sequence[str]) -> list[QuestionRanking]:
     known = [table.label_code(arm) for arm in arms]
     for code, question in enumerate(QUESTIONS):
         asked = table.where((table.question == code) & table.answered)
-        if not any(left in known and right in known for left, right in _shown(asked)):
+        pairs = {pair for pair in _shown(asked) if pair[0] in known and pair[1] in known}
+        if not pairs:
             continue
+        voted = {label for pair in pairs for label in pair}
+        unvoted = tuple(arm for arm, own in zip(arms, known, strict=True) if own not in voted)
         try:
-            found.append(QuestionRanking(question, rank(asked, question, arms), None))
+            found.append(QuestionRanking(question, rank(asked, question, arms), None, unvoted))
         except InputError as error:
-            found.append(QuestionRanking(question, None, str(error)))
+            found.append(QuestionRanking(question, None, str(error), unvoted))
     return found
 
 
