@@ -209,7 +209,7 @@ def _with_true(config: Any, arguments: list[str]) -> list[str]:
     """``--flag`` without a value means ``--flag True``."""
     switches = {"--" + f.name.replace("_", "-") for f in fields(config) if f.type in (bool, "bool")}
     whole = []
-    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], "--"][: len(arguments)], strict=True):
         bare = word.replace("_", "-") in switches and following not in ("True", "False")
         whole += [word, "True"] if bare else [word]
     return whole

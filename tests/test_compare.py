@@ -146,3 +146,8 @@ def test_refusals(study: Run) -> None:
         compare(CompareConfig((f"{study.path}:base", f"{study.path}:base")))
     with pytest.raises(InputError, match="Did you mean 'step-000020'"):
         compare(CompareConfig((f"{study.path}:base", f"{study.path}:step-000021")))
+
+
+def test_a_verb_without_its_arguments_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["compare"]) == 2
+    assert "at least two sets of images" in capsys.readouterr().err

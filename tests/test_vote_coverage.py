@@ -14,7 +14,17 @@ from pixeval.stats.clusters import clustered_mean
 from pixeval.stats.equivalence import equivalent, non_inferior
 from pixeval.stats.interval import Interval
 from pixeval.stats.permutation import sign_flip_p
-from pixeval.stats.power import Design, Effect, detectable, icc_of_agreement, pilot, plans, power, prompts_needed
+from pixeval.stats.power import (
+    Design,
+    Effect,
+    detectable,
+    detectable_change,
+    icc_of_agreement,
+    pilot,
+    plans,
+    power,
+    prompts_needed,
+)
 from pixeval.stats.proportions import wilson
 from pixeval.stats.ranking import rank
 from pixeval.stats.sequential import confidence_sequence, vote_sequence
@@ -166,6 +176,9 @@ def test_plans() -> None:
     least = detectable(Design(783, 1, 783), independent)
     assert least == pytest.approx(0.1, abs=1e-3)
     assert detectable(Design(3, 1, 3), Effect(0.5, ties=0.5)) is None
+    # A metric with standard error 2: (1.960 + 0.842) of them when it is known well.
+    assert detectable_change(Interval(0.0, -4.0, 4.0, 99, 2.0, 1e6)) == pytest.approx(2 * 2.8016, abs=0.01)
+    assert detectable_change(Interval(0.0, None, None, 1)) is None
     assert icc_of_agreement(1.0, 0.1, 0.2) == 1.0 and icc_of_agreement(0.3, 0.0, 0.2) == 0.0
     assert not plans(effect, votes_per_prompt=(5,), annotators=(3,))
     with pytest.raises(InputError, match="impossible"):

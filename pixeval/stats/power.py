@@ -17,6 +17,7 @@ from scipy.special import chdtri, ndtr, stdtrit
 from pixeval.errors import InputError
 from pixeval.records import Vote
 from pixeval.stats.clusters import Array, Codes, cluster_sums
+from pixeval.stats.interval import Interval
 from pixeval.stats.vote_table import VoteTable
 
 MOST_PROMPTS = 1_000_000
@@ -122,6 +123,23 @@ def detectable(design: Design, effect: Effect, wanted: float = 0.8, alpha: float
     return high
 
 
+def detectable_change(change: Interval, wanted: float = 0.8, alpha: float = 0.05) -> float | None:
+    """The least true change of a metric that a study with this standard error finds with power ``wanted``.
+
+    In the units of ``change``, positive; None where it has no standard error.
+    """
+    if not change.se or change.df is None:
+        return None
+    bounds = float(stdtrit(change.df, 1 - alpha / 2)) * _errors_of_error(change.df)
+    low, high = 0.0, 1.0
+    while ndtr(high - bounds).mean() < wanted:
+        high *= 2
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if ndtr(middle - bounds).mean() >= wanted else (middle, high)
+    return high * change.se
+
+
 def prompts_needed(
     effect: Effect, votes_per_prompt: int, annotators: int, wanted: float = 0.8, alpha: float = 0.05
 ) -> int | None:
@@ -215,7 +233,7 @@ def _correlation(residuals: Array, codes: Codes) -> float:
 
 
 @lru_cache(maxsize=64)
-def _errors_of_error(df: int) -> Array:
+def _errors_of_error(df: float) -> Array:
     """What estimated standard errors are relative to the true one, at even steps of their distribution.
 
     The noncentral t by averaging the normal over these: scipy's own is NaN far out in its lower tail (1.17).
