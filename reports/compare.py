@@ -1,6 +1,6 @@
 """Two or more sets of images against each other in a terminal: the report's arithmetic without the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from tyro.conf import Positional
 from pixeval.errors import InputError, unknown_name
 from pixeval.records import people_first
 from pixeval.runs import Run
+from pixeval.stats.seeds import seed_noise
 from pixeval.stats.vote_table import VoteTable
 from pixeval.stats.win_rates import left_share
-from reports.arms import Arm, name_votes, pairings, step_of
+from reports.arms import Arm, Pairing, name_votes, pairings, step_of
 from reports.build import catalogue, finite
 from reports.claims import ranking_claim, score_claim, vote_claim
 from reports.compare_text import render
@@ -50,20 +51,25 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     table = _votes(runs, arms)
     tests = vote_tests(table, pairs, config.family)
     ranked = rankings(table, [arm.name for arm in arms]) if len(arms) > 2 else []
-    scored = index_scores([score for run in reversed(runs) for score in run.scores()])
+    scores = [score for run in reversed(runs) for score in run.scores()]
+    scored, values = index_scores(scores), {(s.sample_id, s.metric): s.value for s in scores}
     sentences = [vote_claim(test) for test in tests] + [ranking_claim(one) for one in ranked]
     comparisons = []
     for arm in candidates:
         changes, left_out = score_changes(baseline, arm, scored, catalogue(), {})
         firm = [c for c in changes if c.verdict != "unclear" and c.p_holm < 0.05]
+        pairs_of_images = pairings(baseline, arm)
         sentences += [score_claim(change, arm.name, baseline.name, len(changes)) for change in firm]
         comparisons.append(
             {
                 "baseline": baseline.name,
                 "candidate": arm.name,
-                "pairs": len(pairings(baseline, arm)),
+                "pairs": len(pairs_of_images),
                 "votes": [asdict(test) for test in tests if test.rates.a_label == arm.name],
-                "changes": [asdict(change) for change in changes],
+                "changes": [
+                    asdict(change) | {"seed_noise": _seeds(change.metric, pairs_of_images, values)}
+                    for change in changes
+                ],
                 "incomparable": [asdict(one) for one in left_out],
             }
         )
@@ -139,6 +145,16 @@ def _votes(runs: Sequence[Run], arms: Sequence[Arm]) -> VoteTable:
     own = {sample.id for arm in arms for sample in arm.samples}
     kept = [v for v in named if v.left in own and v.right in own and {v.left_label, v.right_label} <= names]
     return VoteTable.of(kept)
+
+
+def _seeds(
+    metric: str, pairs: Sequence[Pairing], values: Mapping[tuple[str, str], float | None]
+) -> dict[str, Any] | None:
+    """How much of the spread of a metric's change comes from the seeds; None with one seed a prompt."""
+    sides = [(p.prompt_id, values.get((p.baseline.id, metric)), values.get((p.candidate.id, metric))) for p in pairs]
+    both = [(prompt, b - a) for prompt, a, b in sides if a is not None and b is not None]
+    found = seed_noise([change for _, change in both], [prompt for prompt, _ in both]) if both else None
+    return None if found is None else asdict(found)
 
 
 def _tags(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:

@@ -50,10 +50,23 @@ def _comparison(comparison: Json, simulated: bool) -> list[str]:
     if comparison["changes"]:
         rows = [["metric", "", "baseline", "candidate", "change", "95 %", "pairs", "prompts", "Holm p", ""]]
         rows += [_change_row(change) for change in comparison["changes"]]
-        lines += ["", *_aligned(rows)]
+        lines += ["", *_aligned(rows), *_seeds(comparison["changes"])]
     else:
         lines += ["", "No metric to compare; score both runs with 'pixeval score'."]
     return lines + [f"{item['metric']} is left out: {item['reason']}" for item in comparison["incomparable"]]
+
+
+def _seeds(changes: list[Json]) -> list[str]:
+    """One line on what more seeds per prompt would do; none with one seed a prompt."""
+    shares = sorted(1 - change["seed_noise"]["icc"] for change in changes if change["seed_noise"])
+    if not shares:
+        return []
+    middle = percent(shares[len(shares) // 2])
+    spread = f" ({percent(shares[0])} to {percent(shares[-1])})" if len(shares) > 1 else ""
+    return [
+        f"Of the variance of an image's change, seeds make up {middle}{spread}, prompts the rest; "
+        "more seeds help where that is much, more prompts always."
+    ]
 
 
 def _vote_rows(tests: list[Json]) -> list[Row]:

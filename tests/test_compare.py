@@ -40,13 +40,18 @@ def vote(number: int, rng: np.random.Generator, labels: list[str], prompts: int,
     )
 
 
-def make_run(path: Path, votes: int = 1500, labels: tuple[str, ...] = tuple(STRENGTH), simulated: bool = False) -> Run:
+def make_run(
+    path: Path, votes: int = 1500, labels: tuple[str, ...] = tuple(STRENGTH), simulated: bool = False, seeds: int = 1
+) -> Run:
     rng, prompts = np.random.default_rng(0), 30
     run = Run.create(path, "generate", {})
     samples = [
-        Sample(f"{label}-{i}", label, f"p{i}", f"text {i}", 0, label, f"{label}-{i}.png", "0")
+        Sample(
+            f"{label}-{i}" + f"-{seed}" * bool(seed), label, f"p{i}", f"text {i}", seed, label, f"{label}-{i}.png", "0"
+        )
         for label in STRENGTH
         for i in range(prompts)
+        for seed in range(seeds)
     ]
     run.write_samples(samples)
     run.add_prompts([Prompt(f"p{i}", f"text {i}", tags=("people",) if i % 2 else ("objects",)) for i in range(prompts)])
@@ -97,7 +102,18 @@ def test_what_one_may_write(study: Run) -> None:
     assert claims[-1].startswith("blur_flaw fell from 0.4") and "(better)" in claims[-1]
     text = render(found)
     assert all(claim in text for claim in claims)
-    assert "naive 95 %" in text and "simulated" not in text
+    assert "naive 95 %" in text and "simulated" not in text and "seeds make up" not in text
+
+
+def test_seeds_are_a_part_of_the_noise(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", votes=20, seeds=4)
+    found = compare(CompareConfig((f"{run.path}:base", f"{run.path}:step-000020")))
+    (change,) = found["comparisons"][0]["changes"]
+    noise = change["seed_noise"]
+    assert (noise["prompts"], noise["images"]) == (30, 120)
+    # The scores are drawn for each image alone (sd 0.02 on both sides), so prompts explain next to nothing.
+    assert noise["seed_variance"] == pytest.approx(2 * 0.02**2, rel=0.3) and noise["icc"] < 0.2
+    assert "seeds make up" in render(found)
 
 
 def test_nothing_is_claimed_of_equal_arms_or_without_saying_who_answered(tmp_path: Path) -> None:
