@@ -136,18 +136,11 @@ export class Camera {
     return SIDES.some((side) => this.offsets[side].x !== 0 || this.offsets[side].y !== 0);
   }
 
-  /** Keeps the images in view: one that fits stays in the middle, a larger one fills the frame. */
+  /** Keeps a part of the images in the middle of the frame; at home or smaller, they stand there as a whole. */
   #set(zoom) {
     this.zoom = zoom;
-    const middle = (visible) => clamp(visible, 0, 0.5);
-    const span = { x: 0, y: 0 };
-    for (const side of SIDES) {
-      const { width, height } = this.shown(side);
-      span.x = Math.max(span.x, 0.5 - middle(this.frame.width / 2 / width));
-      span.y = Math.max(span.y, 0.5 - middle(this.frame.height / 2 / height));
-    }
-    this.centre.x = clamp(this.centre.x, 0.5 - span.x, 0.5 + span.x);
-    this.centre.y = clamp(this.centre.y, 0.5 - span.y, 0.5 + span.y);
-    this.#atHome = !this.hasOffset && Math.abs(this.zoom / this.#homeZoom - 1) < 0.001 && span.x === 0 && span.y === 0;
+    const whole = zoom <= this.#homeZoom * 1.001;
+    for (const axis of ["x", "y"]) this.centre[axis] = whole ? 0.5 : clamp(this.centre[axis], 0, 1);
+    this.#atHome = whole && !this.hasOffset && zoom >= this.#homeZoom * 0.999;
   }
 }

@@ -67,7 +67,7 @@ export class Desk extends EventTarget {
       this.#prompt.element,
     );
     this.element = make(
-      "main",
+      "div",
       { class: "pe-desk" },
       ask,
       this.#viewer.element,

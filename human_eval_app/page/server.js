@@ -32,11 +32,11 @@ export class Server {
   }
 
   async join(token, name, password) {
-    return this.#remember(await this.post("join", { token, name, ...(password ? { password } : {}) }));
+    return this.#remember(await this.#send("join", { token, name, ...(password ? { password } : {}) }));
   }
 
   async login(name, password) {
-    return this.#remember(await this.post("login", { name, password }));
+    return this.#remember(await this.#send("login", { name, password }));
   }
 
   #remember(me) {
