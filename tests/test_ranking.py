@@ -6,6 +6,7 @@ import choix
 import evalica
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from vote_studies import tournament, votes_of
 
 from pixeval.stats.bradley_terry import NoRanking, fit_davidson, newton
@@ -55,6 +56,24 @@ def test_side_bias_has_a_closed_form() -> None:
     assert found.side_bias.value == pytest.approx(math.log(4))
     assert found.models[0].strength.value == pytest.approx(0.0, abs=1e-9)
     assert found.tie_share == 0.0
+
+
+def test_ties_and_bias_as_an_independent_optimiser_finds_them() -> None:
+    """The likelihood written out vote by vote and maximised without derivatives of ours."""
+    table = tournament(np.random.default_rng(6), np.array([0.5, 0.0, -0.2, -0.3]), 50, 6, 9, 0.4, -0.3)
+    left, right, choice = table.left_label, table.right_label, table.choice
+
+    def loss(x: np.ndarray) -> float:
+        worth = np.exp(np.concatenate([x[:3], [0.0]]))
+        first, second = worth[left] * np.exp(x[3]), worth[right]
+        tie = np.exp(x[4]) * np.sqrt(first * second)
+        shares = np.stack([first, tie, second], 1) / (first + tie + second)[:, None]
+        return -float(np.log(shares[np.arange(len(choice)), choice]).sum())
+
+    best = minimize(loss, np.zeros(5), method="BFGS", options={"gtol": 1e-7})
+    ours = fit_davidson(table, draws=0)
+    assert ours.strengths[:3] - ours.strengths[3] == pytest.approx(best.x[:3], abs=1e-4)
+    assert ours.parameters[4:] == pytest.approx(best.x[3:], abs=1e-4)
 
 
 def test_the_sandwich_is_that_of_the_win_rate() -> None:

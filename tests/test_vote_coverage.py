@@ -11,7 +11,7 @@ from vote_studies import Study, tournament
 from pixeval.errors import InputError
 from pixeval.stats.bootstrap import mean_interval
 from pixeval.stats.clusters import clustered_mean
-from pixeval.stats.equivalence import equivalent, non_inferior
+from pixeval.stats.equivalence import equivalent, non_inferior, superior
 from pixeval.stats.interval import Interval
 from pixeval.stats.permutation import sign_flip_p
 from pixeval.stats.power import (
@@ -199,6 +199,10 @@ def test_margins() -> None:
     assert both.holds and both.p_value == pytest.approx(reference.norm.sf(0.8 / 0.3))
     assert not equivalent(change, 0.6).holds
     assert not equivalent(Interval(0.0, None, None, 1), 0.6).holds
+    # What did not change at all has no variance, and is no worse.
+    still = mean_interval([0.0] * 12)
+    assert non_inferior(still, 0.1).holds and equivalent(still, 0.1).holds and not superior(still).holds
+    assert non_inferior(still, 0.1, higher_is_better=False).holds and non_inferior(still, 0.1).p_value is None
     with pytest.raises(InputError, match="positive"):
         non_inferior(change, -1.0)
 

@@ -19,9 +19,11 @@ class MarginTest:
     value: float
     margin: float
     low: float | None
-    """One-sided ``1 - alpha`` bounds of the change (both, so a ``1 - 2 alpha`` interval); None without an interval."""
+    """One-sided ``1 - alpha`` bounds of the change (both, so a ``1 - 2 alpha`` interval), which decide; None without an
+    interval."""
     high: float | None
     p_value: float | None
+    """By the same t; None where the values do not vary."""
     alpha: float
     n: int
 
@@ -60,20 +62,27 @@ def equivalent(change: Interval, margin: float, alpha: float = 0.05) -> MarginTe
         InputError: a margin that is not positive.
     """
     _positive(margin)
-    low, high = change.bound(alpha), change.bound(1 - alpha)
+    low, high = _bounds(change, alpha)
     above, below = change.p_above(-margin), change.negated().p_above(-margin)
     p_value = None if above is None or below is None else max(above, below)
-    holds = p_value is not None and p_value < alpha
+    holds = low is not None and high is not None and -margin < low and high < margin
     return MarginTest("equivalent", holds, change.value, margin, low, high, p_value, alpha, change.n)
 
 
 def _one_sided(claim: Claim, change: Interval, loss: float, higher_is_better: bool, alpha: float) -> MarginTest:
     """Whether the change in the good direction is above ``-loss``."""
     good = change if higher_is_better else change.negated()
-    p_value = good.p_above(-loss)
-    holds = p_value is not None and p_value < alpha
-    low, high = change.bound(alpha), change.bound(1 - alpha)
-    return MarginTest(claim, holds, change.value, abs(loss), low, high, p_value, alpha, change.n)
+    low, high = _bounds(change, alpha)
+    worst = low if higher_is_better else None if high is None else -high
+    holds = worst is not None and worst > -loss
+    return MarginTest(claim, holds, change.value, abs(loss), low, high, good.p_above(-loss), alpha, change.n)
+
+
+def _bounds(change: Interval, alpha: float) -> tuple[float | None, float | None]:
+    """One-sided bounds by Student's t; without variance (all values equal) those of the interval itself."""
+    if not change.se:
+        return change.low, change.high
+    return change.bound(alpha), change.bound(1 - alpha)
 
 
 def _positive(margin: float) -> float:
