@@ -111,25 +111,30 @@ def append(connection: sa.Connection, secret: str, project: str, answer: Answer)
     stands = answer.revision % 2 == 0
     now = {"revision": answer.revision + 1, "answer": number if stands else None, "released": False}
     connection.execute(sa.update(assignments).where(assignments.c.id == answer.assignment).values(now))
-    if assigned["purpose"] == "work":
-        _count(connection, assigned, answer, late)
+    _count(connection, assigned, answer, late)
     return True
 
 
 def _count(connection: sa.Connection, assigned: Any, answer: Answer, late: bool) -> None:
-    """Keep the counts of a task, which active selection goes by."""
+    """Keep the counts of a task, which active selection goes by.
+
+    Answers that do not count change them by nothing, so that no answer takes longer for being one of those.
+    """
     choice, sign = answer.choice, 1
     if answer.revision % 2:
         undone = sa.select(answers.c.choice).where(
             answers.c.assignment == answer.assignment, answers.c.revision == answer.revision - 1
         )
         choice, sign = connection.execute(undone).scalar_one(), -1
-    if choice not in SCORES and not late:
-        return
-    change: dict[str, Any] = {"claims": tasks.c.claims + int(late)}
-    if choice in SCORES:
-        gain = SCORES[choice] if assigned["left"] == assigned["first"] else 1 - SCORES[choice]
-        change |= {"votes": tasks.c.votes + sign, "first_score": tasks.c.first_score + sign * gain}
+    if assigned["purpose"] != "work" or choice not in SCORES:
+        sign = 0
+    score = SCORES.get(choice, 0.0)
+    gain = score if assigned["left"] == assigned["first"] else 1 - score
+    change = {
+        "claims": tasks.c.claims + int(late),
+        "votes": tasks.c.votes + sign,
+        "first_score": tasks.c.first_score + sign * gain,
+    }
     where = (tasks.c.pair == assigned["pair"], tasks.c.question == assigned["question"])
     connection.execute(sa.update(tasks).where(*where).values(change))
 

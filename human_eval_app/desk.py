@@ -71,8 +71,8 @@ def take_batch(connection: sa.Connection, secret: str, project: Project, annotat
     if member["begun_at"] is None or _enough(connection, project.id, annotator):
         return
     if project.design.votes_per_pair is not None:
-        _reclaim(connection, project, annotator)
         _release(connection, project.id, annotator)
+        _reclaim(connection, project, annotator)
         if _enough(connection, project.id, annotator):
             return
     batch = member["batches"] + 1
