@@ -78,6 +78,20 @@ VERBS: dict[str, Verb] = {
         "reports.compare:compare",
         "reports.compare:render",
     ),
+    "watch": Verb(
+        "scores checkpoints as they land, names the best, warns of reward hacking",
+        "reports.watch:WatchConfig",
+        "reports.watch:watch",
+        "reports.watch:render",
+        "reports.watch:status",
+    ),
+    "gate": Verb(
+        "an exit code for CI: does a candidate hold to rules against a baseline",
+        "reports.gate:GateConfig",
+        "reports.gate:gate",
+        "reports.gate:render",
+        "reports.gate:status",
+    ),
     "report": Verb("one self-contained HTML page", "reports.build:ReportConfig", "reports.build:build_report"),
     "list": Verb(
         "metrics, models and prompt suites",

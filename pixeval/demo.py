@@ -79,6 +79,8 @@ def demo(config: DemoConfig) -> str:
             steps=config.steps,
             learning_rate=4e-5,
             checkpoint_every=config.steps // 2,
+            probe_every=max(1, config.steps // 4),
+            probe_rows=8,
             seed=config.seed,
             evaluate="icons-eval",
             evaluation=Evaluation((0, 1), sampler, 16, SCORED, reference),
@@ -89,7 +91,7 @@ def demo(config: DemoConfig) -> str:
     arms = [f"{tuned.path}:base", f"{tuned.path}:{last}"]
     vote(arms, [tuned], config, config.out / "votes-on-result.sqlite", tuned)
     say("write the report")
-    page = build_report(ReportConfig(tuned.path))
+    page = build_report(ReportConfig((tuned.path,)))
     minutes = (time.monotonic() - started) / 60
     say(f"done in {minutes:.1f} minutes")
     return (

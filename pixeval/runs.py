@@ -15,10 +15,11 @@
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -180,4 +181,28 @@ def provenance() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return {"pixeval": __version__, "command": command, "versions": versions, "machine": platform.machine()}
+    found = {"pixeval": __version__, "command": command, "versions": versions, "machine": platform.machine()}
+    commit = code_commit()
+    return found | ({"commit": commit} if commit is not None else {})
+
+
+@cache
+def code_commit() -> str | None:
+    """The commit of the code that runs, with ``, changed`` where tracked files differ from it.
+
+    None where the code is no checkout, as after an ordinary installation.
+    """
+    here = Path(__file__).parent
+    try:
+        # An installed package may lie inside a checkout of something else, which does not track it.
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
+        commit = _git(here, "rev-parse", "HEAD")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit[:12] + (", changed" if changed else "")
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

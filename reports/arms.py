@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
 
 from pixeval.errors import InputError, unknown_name
 from pixeval.records import Sample, Score, SetScore, Vote
+from pixeval.tables import schema_of
 
 HELD_OUT_TAGS = frozenset({"heldout", "held-out", "held_out", "unseen"})
 
@@ -17,7 +20,8 @@ class Source:
     name: str
     """The run's folder name."""
     samples: Sequence[Sample]
-    scores: Sequence[Score] = ()
+    scores: pa.Table = field(default_factory=schema_of(Score).empty_table)
+    """Rows of :class:`pixeval.records.Score`."""
     set_scores: Sequence[SetScore] = ()
     votes: Sequence[Vote] = ()
 
@@ -45,6 +49,16 @@ class Pairing:
     seed: int
     baseline: Sample
     candidate: Sample
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """Sample ids of both sides."""
+        return self.baseline.id, self.candidate.id
+
+    @property
+    def key(self) -> str:
+        """Prompt and seed as one text."""
+        return f"{self.prompt_id}\x1f{self.seed}"
 
 
 def arms_of(sources: Sequence[Source]) -> list[Arm]:

@@ -1,10 +1,9 @@
-"""Runs in, ``report.html``, ``report.md`` and ``report.json`` out. Equal inputs give equal bytes: no clock, no path."""
+"""Runs in, the page and its twins out. Equal inputs give equal bytes but for the date."""
 
+import datetime as dt
 import json
-import math
 import os
-import re
-import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,75 +11,138 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 from tyro.conf import Positional
 
 from pixeval.catalog import CATALOG
 from pixeval.errors import InputError
 from pixeval.metric_spec import MetricSpec
-from pixeval.pictures import Picture, picture_of
 from pixeval.records import Prompt, people_first
-from pixeval.runs import Run
+from pixeval.runs import Run, code_commit
 from pixeval.suites import load_prompts
-from reports import charts, figures
+from pixeval.tables import write_records
 from reports.arms import Source, require_samples
-from reports.flaw_maps import FlawMaps, flaw_maps
+from reports.files import to_json, write_text
+from reports.flaw_maps import flaw_maps
+from reports.gallery import Exhibit
+from reports.hub import model_card_yaml
+from reports.latex import latex_table
+from reports.leaderboard import build_leaderboard
+from reports.ledger import Figure, Ledger
+from reports.render import render_html, render_markdown
 from reports.report import Report, assemble
+from reports.score_table import score_rows
+from reports.summary import summary_of
+from reports.thumbnails import originals, thumbnails
 from reports.training import TrainingLog, training_log, training_warnings
-
-TEMPLATES = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class ReportConfig:
     """What to report on."""
 
-    run: Positional[Path]
-    """The run to judge: one of training (its last checkpoint is judged), or of generation."""
-    others: tuple[Path, ...] = ()
-    """Further runs on the same prompts and seeds: another training to compare with, or the base model's run."""
+    runs: Positional[tuple[Path, ...]]
+    """The run to judge: one of training (its last checkpoint is judged), or of generation. Then further runs on the
+    same prompts and seeds: another training to compare with, or the base model's run."""
     out: Path | None = None
-    """Folder for report.html, report.md and report.json; RUN/report by default."""
+    """Folder for the page and its twins; RUN/report by default."""
     baseline: str = "base"
     """Label to compare with."""
     candidate: str | None = None
     """Label to judge; the last checkpoint by default (never the best: that would flatter it)."""
     heatmap: str | None = None
     """Flaw metric whose heat maps are shown; by default the one that changed most."""
+    full: bool = False
+    """Inline the images as they are; without it thumbnails, so that the page stays below 10 MB."""
+    leaderboard: bool = False
+    """Instead: one page with a row for every run, each judged against its own baseline."""
 
 
 def build_report(config: ReportConfig) -> Path:
-    """Write the three files and return the path of ``report.html``.
+    """Write the page and its twins; returns the path of ``report.html`` (or ``leaderboard.html``).
 
     Raises:
         InputError: a folder is no run, the run holds no images, or a label or metric is unknown.
     """
-    runs = [Run.open(path) for path in (config.run, *config.others)]
+    if not config.runs:
+        raise InputError("name a run: pixeval report RUN")
+    if config.leaderboard:
+        out = config.out if config.out is not None else Path("leaderboard")
+        reports = [assembled([Run.open(path)], config) for path in config.runs]
+        return build_leaderboard(reports, out, build_date())
+    runs = [Run.open(path) for path in config.runs]
+    report = assembled(runs, config)
+    out = config.out if config.out is not None else config.runs[0] / "report"
+    write_report(report, runs, out, build_date(), config.full)
+    return out / "report.html"
+
+
+def assembled(runs: Sequence[Run], config: ReportConfig) -> Report:
+    """All numbers of a report.
+
+    Raises:
+        InputError: as :func:`build_report`.
+    """
     sources = read_sources(runs)
     require_samples(sources)
-    report = assemble(
+    specs = catalogue()
+    return assemble(
         sources,
         [run.info for run in runs],
         [training_pairs(run) for run in runs],
         [log for run, source in zip(runs, sources, strict=True) if (log := read_log(run, source.name)) is not None],
-        specs := catalogue(),
-        _tags(runs, sources),
+        specs,
+        prompt_tags(runs, sources),
         _flaw_metrics(config.heatmap, specs),
         _command(config, sources),
         config.baseline,
         config.candidate,
+        [study for run in runs for study in read_studies(run)],
     )
-    files = {
-        s.id: run.image(s) for run, source in reversed(list(zip(runs, sources, strict=True))) for s in source.samples
-    }
-    maps = flaw_maps(report.flaws, files)
-    out = config.out if config.out is not None else config.run / "report"
+
+
+def write_report(report: Report, runs: Sequence[Run], out: Path, built: str, full: bool = False) -> None:
+    """The page and its twins into the folder ``out``."""
+    ledger = Ledger(report)
+    exhibits = [exhibit for group in report.gallery for exhibit in group.exhibits]
+    files = _files_of(report, exhibits, runs)
+    maps = flaw_maps(exhibits, report.heat_metric, files)
+    pictures = originals(files) if full else thumbnails(files)
+    summary = summary_of(report, built)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "report.json", to_json(report))
-    _write(out / "report.md", render_markdown(report))
-    _write(out / "report.html", render_html(report, files, maps))
-    return out / "report.html"
+    write_records(out / "figures.parquet", ledger.figures, Figure)
+    write_text(out / "report.json", to_json(asdict(report)))
+    write_text(out / "summary.json", to_json(summary))
+    write_text(out / "report.md", render_markdown(report, built))
+    write_text(out / "table.tex", latex_table(report))
+    index, results = model_card_yaml(summary)
+    write_text(out / "model-index.yaml", index)
+    write_text(out / "eval_results.yaml", results)
+    write_text(out / "report.html", render_html(report, ledger, pictures, maps, built, code_commit()))
+
+
+def _files_of(report: Report, exhibits: Sequence[Exhibit], runs: Sequence[Run]) -> dict[str, Path]:
+    """The image file of every sample that is shown; that of the first run where several hold it."""
+    shown = {sample for exhibit in exhibits for sample in exhibit.pairing.ids}
+    shown |= {cell.sample_id for row in (*report.singles, *report.strip) for cell in row.cells}
+    files: dict[str, Path] = {}
+    for run in runs:
+        found = {sample.id: run.image(sample) for sample in run.samples() if sample.id in shown}
+        files = found | files
+    return dict(sorted(files.items()))
+
+
+def build_date() -> str:
+    """Today, or what SOURCE_DATE_EPOCH says (reproducible-builds.org); year, month, day.
+
+    Raises:
+        InputError: SOURCE_DATE_EPOCH is no whole number of seconds.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        moment = dt.datetime.now(dt.UTC) if epoch is None else dt.datetime.fromtimestamp(int(epoch), dt.UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError(f"SOURCE_DATE_EPOCH is {epoch!r}; it must be seconds since 1970, as a whole number") from error
+    return moment.date().isoformat()
 
 
 def catalogue() -> dict[str, MetricSpec]:
@@ -97,7 +159,7 @@ def read_sources(runs: Sequence[Run]) -> list[Source]:
             name, n = f"{run.name} ({n})", n + 1
         names.append(name)
     return [
-        Source(name, run.samples(), run.scores(), run.set_scores(), people_first(run.votes()))
+        Source(name, run.samples(), score_rows(run), run.set_scores(), people_first(run.votes()))
         for name, run in zip(names, runs, strict=True)
     ]
 
@@ -131,16 +193,15 @@ def training_pairs(run: Run) -> tuple[int, int] | None:
 
 
 def _command(config: ReportConfig, sources: Sequence[Source]) -> list[str]:
-    words = ["pixeval", "report", sources[0].name]
-    if len(sources) > 1:
-        words += ["--others", *(source.name for source in sources[1:])]
+    words = ["pixeval", "report", *(source.name for source in sources)]
     for option, value in (("--candidate", config.candidate), ("--heatmap", config.heatmap)):
         words += [option, value] if value is not None else []
-    return words + (["--baseline", config.baseline] if config.baseline != "base" else [])
+    words += ["--baseline", config.baseline] if config.baseline != "base" else []
+    return words + (["--full", "True"] if config.full else [])
 
 
-def _tags(runs: Sequence[Run], sources: Sequence[Source]) -> dict[str, tuple[str, ...]]:
-    """Tags of the prompts that images were made from, looked up in the suites that the runs name.
+def prompt_tags(runs: Sequence[Run], sources: Sequence[Source]) -> dict[str, tuple[str, ...]]:
+    """Tags of the prompts that images were made from: those kept in the runs, else of the suites that the runs name.
 
     A suite that is gone, or a file in which the id now stands for another text, gives none.
     """
@@ -150,7 +211,21 @@ def _tags(runs: Sequence[Run], sources: Sequence[Source]) -> dict[str, tuple[str
         config = run.info.get("config", {})
         for suite in (config.get("prompts"), config.get("evaluate")):
             tags |= {p.id: p.tags for p in _suite(suite) if texts.get(p.id) == p.text}
+        tags |= {p.id: p.tags for p in run.prompts() if p.tags and texts.get(p.id) == p.text}
     return tags
+
+
+def read_studies(run: Run) -> list[dict[str, Any]]:
+    """What the labelling app wrote beside the votes, ``votes/*.json``; damaged files are passed over, and named."""
+    found = []
+    for file in sorted((run.path / "votes").glob("*.json")):
+        try:
+            study = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            print(f"{file} cannot be read ({error}); the report does without it", file=sys.stderr)
+            continue
+        found += [study] if isinstance(study, dict) else []
+    return found
 
 
 def _suite(source: object) -> list[Prompt]:
@@ -169,97 +244,3 @@ def _flaw_metrics(wanted: str | None, specs: Mapping[str, MetricSpec]) -> list[s
         known = ", ".join(name for name, spec in specs.items() if spec.family == "flaws")
         raise InputError(f"{wanted!r} is no metric with heat maps. Known: {known}.")
     return [wanted]
-
-
-def to_json(report: Report) -> str:
-    """Every number of the page, as RFC 8259 JSON: what is not finite becomes null."""
-    return json.dumps(finite(asdict(report)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def finite(value: Any) -> Any:
-    """Plain JSON values, with None for numbers that are not finite."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    return value
-
-
-def render_html(report: Report, files: Mapping[str, Path], maps: FlawMaps) -> str:
-    """The page, with all images inlined."""
-    shown = {cell.sample_id for row in (*report.grid, *report.strip) for cell in row.cells}
-    shown |= {s.id for row in maps.rows for s in (row.change.pairing.baseline, row.change.pairing.candidate)}
-    pictures: dict[str, Picture] = {sample: picture_of(files[sample]) for sample in sorted(shown)}
-    return (
-        _environment(html=True)
-        .get_template("template.html.j2")
-        .render(
-            report=report,
-            pictures=pictures,
-            maps=maps,
-            curves=charts.metric_charts(report),
-            training=charts.training_charts(report),
-        )
-    )
-
-
-def render_markdown(report: Report) -> str:
-    """The same without images and charts."""
-    return _environment(html=False).get_template("template.md.j2").render(report=report)
-
-
-def _environment(html: bool) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "number": figures.number,
-        "percent": figures.percent,
-        "command": shlex.join,
-        "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True),
-        "md": markdown_text,
-        "clip": clip,
-        "unbroken": unbroken,
-    }
-    environment.globals |= {
-        "stacked_bar": figures.stacked_bar,
-        "interval_track": figures.interval_track,
-        "legend": figures.legend,
-        "effect_axis": charts.effect_axis,
-    }
-    return environment
-
-
-def clip(text: str, length: int = 160) -> str:
-    """The beginning of a long text."""
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def unbroken(text: str, report: Report) -> Markup:
-    """``text`` with the names of arms, unless long, kept on one line."""
-    names = sorted((arm.name for arm in report.arms if len(arm.name) <= 28), key=len, reverse=True)
-    if not names:
-        return escape(text)
-    parts = re.split("(" + "|".join(re.escape(name) for name in names) + ")", text)
-    wrapped = [Markup('<span class="nb">{}</span>').format(p) if i % 2 else escape(p) for i, p in enumerate(parts)]
-    return Markup("").join(wrapped)
-
-
-def markdown_text(text: object) -> str:
-    """Any text on one line of Markdown, with nothing in it that Markdown or HTML would take for markup."""
-    line = " ".join(str(text).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join("\\" + c if c in "\\`*_{}[]()#!|~" else c for c in line).replace("://", ":\u200b//")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pixeval.records import FlawMark
+
 Place = Callable[[float, float], tuple[float, float]]
 """Data coordinates to view-box coordinates."""
 
@@ -22,38 +24,67 @@ class Point:
     y: float
     low: float | None = None
     high: float | None = None
+    id: str = ""
+    """Of the number in the report's ledger."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart. ``slot`` 0, 1, 2 picks colour and dash, so that it reads without colour too."""
+    """One line of a chart. ``slot`` 0 to 3 picks colour and dash, so that it reads without colour too."""
 
     name: str
     points: tuple[Point, ...]
     slot: int = 0
+    id: str = ""
+    """Of the curve in the report's ledger, for lines without dots."""
 
 
-def stacked_bar(win: float, tie: float, loss: float, label: str) -> Markup:
-    """Three shares of 1 as one bar: win (blue) from the left, tie (grey), loss (orange, hatched at its edge)."""
+def stacked_bar(win: float, tie: float, both_bad: float, loss: float, label: str) -> Markup:
+    """Four shares of 1 as one bar: win (blue) from the left, tie (grey), both bad (darker grey), loss (orange)."""
     parts: list[Markup] = []
     start = 0.0
-    for name, share in (("win", win), ("tie", tie), ("loss", loss)):
+    for name, share in (("win", win), ("tie", tie), ("bad", both_bad), ("loss", loss)):
         if share <= 0:
             continue
         parts.append(
-            Markup('<rect class="bar-{0}" x="{1}%" y="0" width="{2}%" height="26"/>').format(
+            Markup('<rect class="bar-{0}" x="{1}%" y="0" width="{2}%" height="22"/>').format(
                 name, _num(100 * start), _num(100 * share)
             )
         )
         if share >= 0.09:
             parts.append(
-                Markup('<text class="bar-text on-{0}" x="{1}%" y="13">{2}</text>').format(
+                Markup('<text class="bar-text on-{0}" x="{1}%" y="11">{2}</text>').format(
                     name, _num(100 * (start + share / 2)), percent(share)
                 )
             )
         start += share
-    return Markup('<svg class="bar" width="100%" height="26" role="img" aria-label="{}">{}</svg>').format(
+    return Markup('<svg class="bar" width="100%" height="22" role="img" aria-label="{}">{}</svg>').format(
         label, Markup("").join(parts)
+    )
+
+
+def flaw_marks(marks: Sequence[FlawMark]) -> Markup:
+    """Annotators' marks to be laid over an image: boxes and points, solid where major and dashed where minor."""
+    if not marks:
+        return Markup("")
+    parts = []
+    for mark in marks:
+        x, y, width, height = (_num(100 * min(max(v, 0.0), 1.0)) for v in (mark.x, mark.y, mark.width, mark.height))
+        shape = (
+            Markup('<circle cx="{}%" cy="{}%" r="8"').format(x, y)
+            if mark.width <= 0 or mark.height <= 0
+            else Markup('<rect x="{}%" y="{}%" width="{}%" height="{}%"').format(x, y, width, height)
+        )
+        said = f"{mark.severity} {mark.category}"
+        # Twice, dark under light, so that marks show on any image.
+        parts.append(shape + Markup(' class="under"/>'))
+        parts.append(
+            shape + Markup(' class="{}"><title>{}</title>').format(mark.severity, said)
+            + Markup("</circle>" if mark.width <= 0 or mark.height <= 0 else "</rect>")
+        )  # fmt: skip
+    words = ", ".join(f"{mark.severity} {mark.category}" for mark in marks)
+    return Markup('<svg class="marks" width="100%" height="100%" role="img" aria-label="{}">{}</svg>').format(
+        f"marked flaws: {words}", Markup("").join(parts)
     )
 
 
@@ -194,8 +225,10 @@ def _band(series: Series, at: Place) -> Markup:
 def _line(series: Series, at: Place, dots: bool) -> Markup:
     placed = [at(p.x, p.y) for p in series.points]
     parts = [
-        Markup('<polyline class="line s{}" points="{}"/>').format(
-            series.slot, " ".join(f"{_num(a)},{_num(d)}" for a, d in placed)
+        Markup('<polyline class="line s{}" points="{}"{}/>').format(
+            series.slot,
+            " ".join(f"{_num(a)},{_num(d)}" for a, d in placed),
+            Markup(' data-id="{}"').format(series.id) if series.id else "",
         )
     ]
     if dots or len(placed) == 1:
@@ -203,11 +236,14 @@ def _line(series: Series, at: Place, dots: bool) -> Markup:
             said = f"{series.name}, {number(point.x)}: {number(point.y)}"
             if point.low is not None and point.high is not None:
                 said += f" ({number(point.low)} to {number(point.high)})"
+            traced = Markup(' data-id="{}"').format(point.id) if point.id else ""
             shape = (
-                Markup('<circle class="mark s{}" cx="{}" cy="{}" r="3">').format(series.slot, _num(a), _num(d))
+                Markup('<circle class="mark s{}" cx="{}" cy="{}" r="3"{}>').format(
+                    series.slot, _num(a), _num(d), traced
+                )
                 if series.slot == 0
-                else Markup('<rect class="mark s{}" x="{}" y="{}" width="6" height="6">').format(
-                    series.slot, _num(a - 3), _num(d - 3)
+                else Markup('<rect class="mark s{}" x="{}" y="{}" width="6" height="6"{}>').format(
+                    series.slot, _num(a - 3), _num(d - 3), traced
                 )
             )
             parts.append(

@@ -1,4 +1,4 @@
-"""Heat maps over the images whose flaw score changed most, computed when the page is built."""
+"""Heat maps over the gallery's images, computed when the page is built."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,45 +8,36 @@ import torch
 
 from pixeval.catalog import find, load
 from pixeval.errors import InputError
-from pixeval.images import UnreadableImage, read_image
-from pixeval.pictures import Picture, inline
+from pixeval.images import UnreadableImage, read_image, to_uint8
+from pixeval.pictures import Picture
 from pixeval.protocols import FlawScorer
 from pixeval.scoring.heatmap_overlay import overlay
-from reports.tables import FlawChange
+from reports.gallery import Exhibit
+from reports.thumbnails import encode, parallel
 
-
-@dataclass(frozen=True)
-class FlawRow:
-    """One pair with the heat map of each side laid over it."""
-
-    change: FlawChange
-    baseline: Picture
-    candidate: Picture
+SIDE, QUALITY = 256, 75
+"""Of overlays: they show a place, not detail."""
 
 
 @dataclass(frozen=True)
 class FlawMaps:
-    """The rows, or why there are none."""
+    """Overlays of both images by the exhibit's key, or why there are none."""
 
-    rows: tuple[FlawRow, ...]
+    pictures: Mapping[str, tuple[Picture, Picture]]
     problem: str | None
 
 
-def flaw_maps(changes: Sequence[FlawChange], files: Mapping[str, Path]) -> FlawMaps:
+def flaw_maps(exhibits: Sequence[Exhibit], metric: str | None, files: Mapping[str, Path]) -> FlawMaps:
     """Overlay heat maps; ``files`` gives the image of each sample id. What is missing is said, never raised."""
-    if not changes:
-        return FlawMaps((), None)
-    metric = changes[0].metric
+    if metric is None or not exhibits:
+        return FlawMaps({}, None)
     try:
         scorer = load_flaw_scorer(metric)
     except (InputError, ImportError, AttributeError, TypeError, OSError) as error:
-        return FlawMaps((), f"The flaw metric {metric} could not be loaded ({error}), so there is no heat map.")
-    rows = []
-    for change in changes:
-        pair = change.pairing
-        sides = [_overlay(scorer, files[sample.id]) for sample in (pair.baseline, pair.candidate)]
-        rows.append(FlawRow(change, sides[0], sides[1]))
-    return FlawMaps(tuple(rows), None)
+        return FlawMaps({}, f"The flaw metric {metric} could not be loaded ({error}), so there is no heat map.")
+    ids = sorted({sample for exhibit in exhibits for sample in exhibit.pairing.ids})
+    made = dict(zip(ids, parallel(lambda sample: _overlay(scorer, files[sample]), ids), strict=True))
+    return FlawMaps({e.key: (made[e.pairing.ids[0]], made[e.pairing.ids[1]]) for e in exhibits}, None)
 
 
 def load_flaw_scorer(metric: str) -> FlawScorer:
@@ -66,6 +57,6 @@ def _overlay(scorer: FlawScorer, path: Path) -> Picture:
         image = read_image(path)
         with torch.no_grad():
             heat = scorer.heatmap(image[None])[0]
-        return inline(overlay(image, heat))
+        return encode(to_uint8(overlay(image, heat)[None])[0], SIDE, QUALITY)
     except (UnreadableImage, ValueError, RuntimeError) as error:
         return Picture("", 1, 1, str(error))

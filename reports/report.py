@@ -1,59 +1,55 @@
 """Everything that stands in a report, as one frozen dataclass. Pure: built from records, written by ``build``."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
 
 from pixeval.metric_spec import MetricSpec
-from pixeval.records import Sample, SetScore, Vote
+from pixeval.records import QUESTIONS, Sample, SetScore, Vote
+from pixeval.stats.vote_table import VoteTable
 from reports.arms import (
     Arm,
-    Pairing,
     Source,
     arms_of,
     choose_baseline,
     choose_candidate,
     held_out,
     name_votes,
-    pairings,
 )
-from reports.ballots import Protocol, VoteResult, protocol, vote_results
-from reports.tables import (
-    FlawChange,
-    Incomparable,
-    MetricTable,
-    ScoreChange,
-    Scored,
-    SetRow,
-    Unscored,
-    flaw_changes,
-    index_scores,
-    metric_tables,
-    score_changes,
-    set_rows,
-    unscored,
-)
+from reports.gallery import Group, common_pairs, gallery, shuffle_key, spread
+from reports.levels import MetricTable, metric_tables
+from reports.metric_votes import MetricVotes, metric_votes
+from reports.protocol import Protocol, Sensitivity, protocol, sensitivities
+from reports.score_table import ScoreTable, score_table
+from reports.sets import SetRow, Unscored, set_rows, unscored
+from reports.tables import Incomparable, Paired, ScoreChange, score_changes
 from reports.training import TrainingLog
 from reports.verdict import Summary, caveats, summarise
+from reports.vote_test import QuestionRanking, TagTest, VoteTest, rankings, tag_tests, vote_tests
 
-GRID_ROWS = 12
-STRIP_ROWS = 6
+FORMAT = 2
+SINGLES = 24
+"""Images shown where there is nothing to compare with."""
+STRIP_ROWS = 4
 STRIP_COLUMNS = 8
-FLAW_ROWS = 3
 MAX_COMPARISONS = 6
+MAX_TAGS = 12
 
 
 @dataclass(frozen=True)
 class ArmFacts:
     """An arm without its images."""
 
+    KEY: ClassVar[str] = "name"
     name: str
     run: str
     label: str
     step: int | None
     images: int
     prompts: int
+    seeds: tuple[int, ...]
     generators: tuple[str, ...]
     """Fingerprints."""
 
@@ -90,15 +86,20 @@ class Comparison:
 
     baseline: str
     candidate: str
-    votes: tuple[VoteResult, ...]
+    votes: tuple[VoteTest, ...]
     changes: tuple[ScoreChange, ...]
     incomparable: tuple[Incomparable, ...]
+    tags: tuple[TagTest, ...]
+    """Votes by the prompts' tags; of the headline's comparison only."""
+    metric_votes: tuple[MetricVotes, ...]
+    """Metrics against the votes; of the headline's comparison only."""
 
 
 @dataclass(frozen=True)
 class RunFacts:
     """How a run came about, from its ``run.json``."""
 
+    KEY: ClassVar[str] = "name"
     name: str
     info: Mapping[str, Any]
     metrics: tuple[tuple[str, str], ...]
@@ -126,14 +127,20 @@ class Report:
     """Of the other comparisons, in their order."""
     comparisons: tuple[Comparison, ...]
     """The headline's first, then other runs, then whatever else was voted on."""
+    rankings: tuple[QuestionRanking, ...]
+    """All arms by votes, where three or more were compared."""
     protocol: Protocol | None
+    sensitivity: tuple[Sensitivity, ...]
+    """The headline's net win rates under other rules of exclusion."""
     metrics: tuple[MetricTable, ...]
     sets: tuple[SetRow, ...]
     training: tuple[TrainingLog, ...]
     unscored: tuple[Unscored, ...]
-    flaws: tuple[FlawChange, ...]
-    """Pairs whose flaw score changed most; their heat maps are made when the page is built."""
-    grid: tuple[GridRow, ...]
+    gallery: tuple[Group, ...]
+    heat_metric: str | None
+    """Flaw metric whose heat maps stand beside the gallery's images."""
+    singles: tuple[GridRow, ...]
+    """Images where there is nothing to compare with."""
     strip: tuple[GridRow, ...]
     """Every checkpoint, empty where there are fewer than three arms."""
     runs: tuple[RunFacts, ...]
@@ -151,6 +158,7 @@ def assemble(
     command: Sequence[str],
     baseline_label: str = "base",
     candidate_label: str | None = None,
+    studies: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """Compute the report.
 
@@ -165,17 +173,18 @@ def assemble(
         command: what builds this report again.
         baseline_label: what to compare with.
         candidate_label: what to judge; the last checkpoint by default.
+        studies: what the labelling app wrote beside the votes.
     """
     arms = arms_of(sources)
     base = choose_baseline(arms, baseline_label)
     candidate = choose_candidate(arms, base, candidate_label) if base else (arms[0] if arms else None)
-    scored = index_scores([score for source in reversed(sources) for score in source.scores])
+    scored = score_table([source.scores for source in reversed(sources)])
     votes = name_votes(_distinct_votes(sources), arms)
     comparisons = _comparisons(arms, base, candidate, votes, scored, specs, tags) if base and candidate else ()
     sets = set_rows(_named_set_scores(sources, arms), base.name if base else None, specs)
     marked = any(held_out(tags, s.prompt_id) for arm in arms for s in arm.samples)
     missing = unscored(arms, scored)
-    facts = protocol(votes, [arm.name for arm in arms])
+    facts = protocol(votes, [arm.name for arm in arms], studies)
     summary = None
     summaries = [
         # Verdicts on sets are against the report's baseline alone.
@@ -186,8 +195,10 @@ def assemble(
         head, summary = comparisons[0], summaries[0]
         told = caveats(head.votes, head.changes, facts, missing, logs, marked)
         summary = replace(summary, caveats=told)
+    heat = _heat_metric(flaw_metrics, comparisons, scored)
+    shown = gallery(base, candidate, votes, scored, specs.get(heat or ""), tags) if base and candidate else ()
     return Report(
-        format=1,
+        format=FORMAT,
         title=sources[0].name,
         command=tuple(command),
         baseline=base.name if base else None,
@@ -197,13 +208,16 @@ def assemble(
         summary=summary,
         asides=tuple(summaries[1:]),
         comparisons=comparisons,
+        rankings=_rankings(votes, arms),
         protocol=facts,
+        sensitivity=sensitivities(votes, base.name, candidate.name) if base and candidate else (),
         metrics=metric_tables(arms, base, scored, specs),
         sets=sets,
         training=tuple(logs),
         unscored=missing,
-        flaws=_flaws(base, candidate, scored, specs, _by_effect(flaw_metrics, comparisons)),
-        grid=_grid(base, candidate, tags),
+        gallery=shown,
+        heat_metric=heat,
+        singles=_singles(candidate, tags) if candidate and not base else (),
         strip=_strip(arms, base, tags),
         runs=tuple(_run_facts(s, i, p) for s, i, p in zip(sources, infos, pairs, strict=True)),
         held_out_marked=marked,
@@ -220,7 +234,7 @@ def _comparisons(
     base: Arm,
     candidate: Arm,
     votes: Sequence[Vote],
-    scored: Scored,
+    scored: ScoreTable,
     specs: Mapping[str, MetricSpec],
     tags: Mapping[str, Sequence[str]],
 ) -> tuple[Comparison, ...]:
@@ -238,12 +252,36 @@ def _comparisons(
                 # The baseline is the one that changes are measured from, wherever it stands.
                 pairs.append((second, first) if second is base else (first, second))
     pairs = pairs[:MAX_COMPARISONS]
-    results = vote_results(votes, [(a.name, b.name) for a, b in pairs])
-    found = []
+    table = VoteTable.of(votes)
+    results = vote_tests(table, [(a.name, b.name) for a, b in pairs])
+    found: list[Comparison] = []
     for first, second in pairs:
         changes, left_out = score_changes(first, second, scored, specs, tags)
         own = tuple(r for r in results if (r.rates.b_label, r.rates.a_label) == (first.name, second.name))
-        found.append(Comparison(first.name, second.name, own, changes, left_out))
+        tagged: tuple[TagTest, ...] = ()
+        judged: tuple[MetricVotes, ...] = ()
+        if own and not found:  # the headline's
+            tagged = _few_tags(tag_tests(table, [(first.name, second.name)], tags))
+            codes = [table.label_code(arm.name) for arm in (first, second)]
+            between = table.where(np.isin(table.left_label, codes) & np.isin(table.right_label, codes))
+            names = [change.metric for change in changes]
+            judged = metric_votes(between, Paired.of(first, second, scored), scored, specs, names)
+        found.append(Comparison(first.name, second.name, own, changes, left_out, tagged, judged))
+    return tuple(found)
+
+
+def _rankings(votes: Sequence[Vote], arms: Sequence[Arm]) -> tuple[QuestionRanking, ...]:
+    table = VoteTable.of(votes)
+    voted = [arm.name for arm in arms if arm.name in table.labels]
+    return tuple(rankings(table, voted)) if len(voted) > 2 else ()
+
+
+def _few_tags(tests: Sequence[TagTest]) -> tuple[TagTest, ...]:
+    """Of each question the tags of most prompts; none where there is only one, which says nothing new."""
+    found: list[TagTest] = []
+    for question in QUESTIONS:
+        own = [test for test in tests if test.question == question]
+        found += own[:MAX_TAGS] if len(own) > 1 else []
     return tuple(found)
 
 
@@ -259,38 +297,17 @@ def _named_set_scores(sources: Sequence[Source], arms: Sequence[Arm]) -> list[tu
     return [(arm, score) for (arm, _, _), score in sorted(found.items(), key=lambda item: order[item[0][0]])]
 
 
-def _by_effect(flaw_metrics: Sequence[str], comparisons: Sequence[Comparison]) -> list[str]:
-    """The metrics of the headline comparison, the one that changed most first."""
-    sizes = {
-        c.metric: abs(c.effect.value) if c.effect else 0.0 for c in (comparisons[0].changes if comparisons else ())
-    }
-    return sorted((m for m in flaw_metrics if m in sizes), key=lambda m: -sizes[m])
+def _heat_metric(flaw_metrics: Sequence[str], comparisons: Sequence[Comparison], scored: ScoreTable) -> str | None:
+    """Of those the images were scored with, the one that changed most in the headline's comparison."""
+    changes = comparisons[0].changes if comparisons else ()
+    sizes = {change.metric: abs(change.effect.value) if change.effect else 0.0 for change in changes}
+    known = [metric for metric in flaw_metrics if metric in scored.row]
+    return max(known, key=lambda metric: sizes.get(metric, -1.0), default=None)
 
 
-def _flaws(
-    base: Arm | None,
-    candidate: Arm | None,
-    scored: Scored,
-    specs: Mapping[str, MetricSpec],
-    flaw_metrics: Sequence[str],
-) -> tuple[FlawChange, ...]:
-    if base is None or candidate is None:
-        return ()
-    for metric in flaw_metrics:
-        rows = flaw_changes(base, candidate, scored, specs[metric], FLAW_ROWS)
-        if rows:
-            return rows
-    return ()
-
-
-def _grid(base: Arm | None, candidate: Arm | None, tags: Mapping[str, Sequence[str]]) -> tuple[GridRow, ...]:
-    if candidate is None:
-        return ()
-    if base is None:
-        samples = sorted(candidate.samples, key=lambda s: _shuffle_key(s.prompt_id or s.path, s.seed or 0))
-        return tuple(_row(s, [(candidate.name, s)], tags) for s in samples[: 2 * GRID_ROWS])
-    chosen = _spread(pairings(base, candidate), tags, GRID_ROWS)
-    return tuple(_row(p.baseline, [(base.name, p.baseline), (candidate.name, p.candidate)], tags) for p in chosen)
+def _singles(arm: Arm, tags: Mapping[str, Sequence[str]]) -> tuple[GridRow, ...]:
+    samples = sorted(arm.samples, key=lambda s: shuffle_key(s.prompt_id or s.path, s.seed or 0))
+    return tuple(_row(s, [(arm.name, s)], tags) for s in samples[:SINGLES])
 
 
 def _strip(arms: Sequence[Arm], base: Arm | None, tags: Mapping[str, Sequence[str]]) -> tuple[GridRow, ...]:
@@ -300,34 +317,12 @@ def _strip(arms: Sequence[Arm], base: Arm | None, tags: Mapping[str, Sequence[st
     if len(own) > STRIP_COLUMNS - 1:  # evenly, with the first and the last
         last = len(own) - 1
         own = [own[round(i * last / (STRIP_COLUMNS - 2))] for i in range(STRIP_COLUMNS - 1)]
-    pools = [{(p.prompt_id, p.seed): p for p in pairings(base, arm)} for arm in own]
-    common = [p for p in pairings(base, own[-1]) if all((p.prompt_id, p.seed) in pool for pool in pools)]
+    common = {pairs[-1].key: pairs for pairs in common_pairs(base, own)}
     rows = []
-    for pair in _spread(common, tags, STRIP_ROWS):
-        later = [(arm.name, pool[pair.prompt_id, pair.seed].candidate) for arm, pool in zip(own, pools, strict=True)]
+    for pair in spread([pairs[-1] for pairs in common.values()], tags, STRIP_ROWS):
+        later = [(arm.name, held.candidate) for arm, held in zip(own, common[pair.key], strict=True)]
         rows.append(_row(pair.baseline, [(base.name, pair.baseline), *later], tags))
     return tuple(rows)
-
-
-def _spread(pairs: Sequence[Pairing], tags: Mapping[str, Sequence[str]], count: int) -> list[Pairing]:
-    """Pairs chosen by a hash, not by looks: one seed of each prompt first, half of them held out where marked."""
-    ranked = sorted(pairs, key=lambda p: _shuffle_key(p.prompt_id, p.seed))
-    seen: set[str] = set()
-    firsts: list[Pairing] = []
-    rest: list[Pairing] = []
-    for pair in ranked:
-        (rest if pair.prompt_id in seen else firsts).append(pair)
-        seen.add(pair.prompt_id)
-    unseen = [p for p in firsts if held_out(tags, p.prompt_id)]
-    known = [p for p in firsts if not held_out(tags, p.prompt_id)]
-    half = max(count // 2, count - len(known))
-    chosen = unseen[:half]
-    chosen += known[: count - len(chosen)]
-    return chosen + rest[: count - len(chosen)]
-
-
-def _shuffle_key(prompt_id: str, seed: int) -> str:
-    return hashlib.sha256(f"{prompt_id}\x1f{seed}".encode()).hexdigest()
 
 
 def _row(sample: Sample, cells: Sequence[tuple[str, Sample]], tags: Mapping[str, Sequence[str]]) -> GridRow:
@@ -348,12 +343,14 @@ def _arm_facts(arm: Arm, sources: Sequence[Source]) -> ArmFacts:
         arm.step,
         len(arm.samples),
         len({s.prompt_id for s in arm.samples if s.prompt_id is not None}),
+        tuple(sorted({s.seed for s in arm.samples if s.seed is not None})),
         tuple(sorted({s.generator for s in arm.samples})),
     )
 
 
 def _run_facts(source: Source, info: Mapping[str, Any], pairs: tuple[int, int] | None) -> RunFacts:
-    prints = {(s.metric, s.fingerprint) for s in source.scores}
+    asked = source.scores.group_by(["metric", "fingerprint"]).aggregate([]).to_pylist()
+    prints = {(row["metric"], row["fingerprint"]) for row in asked}
     prints |= {(s.metric, s.fingerprint) for s in source.set_scores}
     total, simulated = pairs if pairs else (None, None)
     return RunFacts(source.name, info, tuple(sorted(prints)), total, simulated)

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 MAX_POINTS = 240
 GROUPS = ("loss", "accuracy", "margin", "reward", "grad", "lr", "learning_rate")
@@ -12,15 +13,23 @@ GROUPS = ("loss", "accuracy", "margin", "reward", "grad", "lr", "learning_rate")
 AT_ONE_TIME = re.compile(r"_t\d+$")
 
 
+class CurvePoint(NamedTuple):
+    """A place on a curve; the mean over a block of steps where there are too many to draw."""
+
+    step: float
+    value: float
+
+
 @dataclass(frozen=True)
 class TrainingCurve:
     """One logged quantity of one run over its steps."""
 
+    KEY: ClassVar[str] = "key"
     source: str
     """Name of the run."""
     key: str
-    points: tuple[tuple[float, float], ...]
-    """(step, value); means over blocks of ``block`` logged steps when there are too many to draw."""
+    points: tuple[CurvePoint, ...]
+    """Means over blocks of ``block`` logged steps when there are too many to draw."""
     block: int
     first: float | None
     last: float | None
@@ -45,6 +54,7 @@ class TrainingWarning:
 class TrainingLog:
     """All curves of one run."""
 
+    KEY: ClassVar[str] = "source"
     source: str
     curves: tuple[TrainingCurve, ...]
     unreadable_lines: int
@@ -79,16 +89,20 @@ def training_log(lines: Iterable[str], source: str, prefix: str = "") -> Trainin
 
 
 def training_warnings(lines: Iterable[str]) -> tuple[TrainingWarning, ...]:
-    """Read ``warnings.jsonl``; lines that are no warnings are passed over."""
-    found: dict[str, TrainingWarning] = {}
+    """Read ``warnings.jsonl``, one entry for each name (and term of the loss, where it says which).
+
+    Lines that are no warnings are passed over.
+    """
+    found: dict[tuple[str, str], TrainingWarning] = {}
     for line in lines:
         try:
             row = json.loads(line)
             name, step, text = str(row["warning"]), int(row["step"]), str(row["text"])
         except (ValueError, KeyError, TypeError):
             continue
-        steps = found[name].steps if name in found else ()
-        found[name] = TrainingWarning(name, (*steps, step), text)
+        key = (name, str(row.get("term", "")))
+        steps = found[key].steps if key in found else ()
+        found[key] = TrainingWarning(name, (*steps, step), text)
     return tuple(found.values())
 
 
@@ -106,7 +120,7 @@ def _curve(rows: dict[int, dict[str, float]], key: str, source: str) -> Training
     tenth = max(1, len(finite) // 10)
     block = math.ceil(len(finite) / MAX_POINTS)
     chunks = [finite[i : i + block] for i in range(0, len(finite), block)]
-    points = tuple((_mean([s for s, _ in c]), _mean([v for _, v in c])) for c in chunks)
+    points = tuple(CurvePoint(_mean([s for s, _ in c]), _mean([v for _, v in c])) for c in chunks)
     first, last = _mean([v for _, v in finite[:tenth]]), _mean([v for _, v in finite[-tenth:]])
     return TrainingCurve(source, key, points, block, first, last, len(held), broken)
 

@@ -4,12 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pixeval.records import Question
-from reports.ballots import Protocol, VoteResult
 from reports.figures import number, percent
-from reports.tables import MIN_PROMPTS, ScoreChange, SetRow, Unscored, Verdict
+from reports.protocol import Protocol
+from reports.sets import SetRow, Unscored
+from reports.tables import MIN_PROMPTS, ScoreChange, Verdict
 from reports.training import TrainingLog
+from reports.vote_test import VoteTest
 
 NOUN: dict[Question, str] = {"flaws": "flaws", "appeal": "appeal", "alignment": "text alignment"}
+TITLE: dict[Question, str] = {
+    "flaws": "Fewer flaws",
+    "appeal": "More appealing",
+    "alignment": "Closer to the text",
+}
 MERIT: dict[Question, str] = {"flaws": "fewer flaws", "appeal": "more appeal", "alignment": "closer text alignment"}
 
 
@@ -21,6 +28,8 @@ class Finding:
     """``votes``, ``score`` or ``set``."""
     name: str
     verdict: Verdict
+    firm: bool
+    """It stays clear after Holm's correction; False for sets, which are not tested."""
     text: str
     """The change with its interval and n."""
     simulated: bool = False
@@ -38,14 +47,15 @@ class Summary:
     caveats: tuple[str, ...]
 
     def of(self, *verdicts: Verdict) -> tuple[Finding, ...]:
-        """The findings of these verdicts, votes first."""
-        return tuple(f for f in self.findings if f.verdict in verdicts)
+        """The findings of these verdicts: votes first, then firm ones."""
+        found = [f for f in self.findings if f.verdict in verdicts]
+        return tuple(sorted(found, key=lambda f: (f.kind != "votes", not f.firm)))
 
 
 def summarise(
     baseline: str,
     candidate: str,
-    votes: Sequence[VoteResult],
+    votes: Sequence[VoteTest],
     changes: Sequence[ScoreChange],
     sets: Sequence[SetRow],
 ) -> Summary:
@@ -62,28 +72,57 @@ def summarise(
     )
 
 
-def _headline(baseline: str, candidate: str, votes: Sequence[VoteResult], changes: Sequence[ScoreChange]) -> str:
+def _headline(baseline: str, candidate: str, votes: Sequence[VoteTest], changes: Sequence[ScoreChange]) -> str:
+    """One sentence, with intervals. Only what stays clear after Holm's correction counts as a preference."""
     if not votes:
-        better = [c.metric for c in changes if c.verdict == "better"]
-        worse = [c.metric for c in changes if c.verdict == "worse"]
-        if not better and not worse:
-            return f"No measured difference between {candidate} and {baseline} is clear, and there are no votes."
-        gains = f"better on {_join(better)}" if better else ""
-        losses = f"worse on {_join(worse)}" if worse else ""
-        said = " and ".join(part for part in (gains, losses) if part)
-        return f"{candidate} scores {said} than {baseline}; there are no votes."
+        return _headline_of_scores(baseline, candidate, changes)
     who = "Simulated annotators" if any(v.rates.simulated for v in votes) else "Annotators"
-    won = [MERIT[v.question] for v in votes if v.verdict == "better"]
-    lost = [MERIT[v.question] for v in votes if v.verdict == "worse"]
-    open_ = [NOUN[v.question] for v in votes if v.verdict == "unclear"]
+    won = [v for v in votes if v.firm and v.verdict == "better"]
+    lost = [v for v in votes if v.firm and v.verdict == "worse"]
+    open_ = [v for v in votes if not v.firm]
     if not won and not lost:
-        return f"{who} show no clear preference between {candidate} and {baseline} on {_join(open_)}."
+        return (
+            f"{who} show no clear preference between {candidate} and {baseline}: net win rate "
+            f"{', '.join(f'{_net(v)} on {NOUN[v.question]}' for v in open_)}."
+        )
+    parts = []
     if won:
-        text = f"{who} prefer {candidate} to {baseline} for {_join(won)}"
-        text += f", and {baseline} for {_join(lost)}" if lost else ""
-    else:
-        text = f"{who} prefer {baseline} to {candidate} for {_join(lost)}"
-    return text + (f"; on {_join(open_)} the difference is unclear." if open_ else ".")
+        parts.append(f"{who} prefer {candidate} to {baseline} for {_join([_merit(v) for v in won])}")
+    if lost:
+        merits = _join([_merit(v) for v in lost])
+        parts.append(f"{baseline} for {merits}" if won else f"{who} prefer {baseline} to {candidate} for {merits}")
+    text = ", and ".join(parts)
+    unclear = _join([f"{NOUN[v.question]} ({_net(v, brackets=False)})" for v in open_])
+    return text + (f"; on {unclear} the difference is unclear." if open_ else ".")
+
+
+def _merit(result: VoteTest) -> str:
+    return f"{MERIT[result.question]} (net win rate {_net(result, brackets=False)})"
+
+
+def _net(result: VoteTest, brackets: bool = True) -> str:
+    """As in ``−6 % (95 %: −39 % to +27 %)``, without inner brackets where it stands in brackets itself."""
+    net = result.rates.net
+    if net.low is None or net.high is None:
+        return f"{_points(net.value)}{' (no interval)' if brackets else ', no interval'}"
+    bounds = f"{_points(net.low)} to {_points(net.high)}"
+    return f"{_points(net.value)} ({bounds})" if brackets else f"{_points(net.value)}, {bounds}"
+
+
+def _headline_of_scores(baseline: str, candidate: str, changes: Sequence[ScoreChange]) -> str:
+    firm = sorted((c for c in changes if c.firm and c.effect), key=lambda c: -abs(c.effect.value if c.effect else 0))
+    better = [c for c in firm if c.verdict == "better"]
+    worse = [c for c in firm if c.verdict == "worse"]
+    if not better and not worse:
+        return f"No measured difference between {candidate} and {baseline} is clear, and there are no votes."
+    said = [f"{word} on {_first_of(found)}" for word, found in (("better", better), ("worse", worse)) if found]
+    return f"{candidate} scores {' and '.join(said)} than {baseline}; there are no votes."
+
+
+def _first_of(changes: Sequence[ScoreChange]) -> str:
+    change = changes[0].change
+    more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
+    return f"{changes[0].metric} ({_signed(change.value)}{_range(change.low, change.high, _signed, ', ', '')}){more}"
 
 
 def _subline(changes: Sequence[ScoreChange]) -> str:
@@ -93,7 +132,7 @@ def _subline(changes: Sequence[ScoreChange]) -> str:
     parts = []
     for verdict, word in (("better", "improved"), ("worse", "got worse")):
         found = [c for c in known if c.verdict == verdict]
-        firm = sum(c.p_holm < 0.05 for c in found)
+        firm = sum(c.firm for c in found)
         held = f" ({'all' if firm == len(found) else firm} also after Holm’s correction)" if found else ""
         parts.append(f"{len(found)} {word}{held}")
     unclear = sum(c.verdict == "unclear" for c in known)
@@ -101,13 +140,13 @@ def _subline(changes: Sequence[ScoreChange]) -> str:
     return f"{metrics}, {parts[0]}, {parts[1]}, {unclear} unclear."
 
 
-def _vote_finding(result: VoteResult) -> Finding:
+def _vote_finding(result: VoteTest) -> Finding:
     net, rates = result.rates.net, result.rates
     text = (
         f"net win rate {percent(net.value, signed=True)}{_range(net.low, net.high, _points)}; "
         f"{_count(rates.n, 'vote')}, {_count(rates.prompts, 'prompt')}, {_count(rates.annotators, 'annotator')}"
     )
-    return Finding("votes", result.title, result.verdict, text, rates.simulated)
+    return Finding("votes", TITLE[result.question], result.verdict, result.firm, text, rates.simulated)
 
 
 def _score_finding(change: ScoreChange) -> Finding:
@@ -121,7 +160,7 @@ def _score_finding(change: ScoreChange) -> Finding:
     if change.higher_is_better is None:
         text += {"unclear": "", "higher": "; clearly higher", "lower": "; clearly lower"}.get(change.verdict, "")
         text += "; which direction is good is not known"
-    return Finding("score", change.metric, change.verdict, text)
+    return Finding("score", change.metric, change.verdict, change.firm, text)
 
 
 def _set_finding(row: SetRow, rows: Sequence[SetRow], baseline: str) -> Finding | None:
@@ -129,12 +168,12 @@ def _set_finding(row: SetRow, rows: Sequence[SetRow], baseline: str) -> Finding 
     if row.verdict is None or before is None or row.value is None or before.value is None:
         return None
     text = f"{number(before.value)} → {number(row.value)}{_range(row.low, row.high, number)}; {_count(row.n, 'image')}"
-    return Finding("set", row.metric, row.verdict, text)
+    return Finding("set", row.metric, row.verdict, False, text)
 
 
-def _worst_case(votes: Sequence[VoteResult], changes: Sequence[ScoreChange]) -> tuple[str, ...]:
+def _worst_case(votes: Sequence[VoteTest], changes: Sequence[ScoreChange]) -> tuple[str, ...]:
     lines = [
-        f"{v.title}: a net win rate as low as {percent(v.rates.net.low, signed=True)}"
+        f"{TITLE[v.question]}: a net win rate as low as {percent(v.rates.net.low, signed=True)}"
         for v in votes
         if v.verdict == "unclear" and v.rates.net.low is not None and v.rates.net.low < 0
     ]
@@ -151,7 +190,7 @@ def _worst_case(votes: Sequence[VoteResult], changes: Sequence[ScoreChange]) -> 
 
 
 def caveats(
-    votes: Sequence[VoteResult],
+    votes: Sequence[VoteTest],
     changes: Sequence[ScoreChange],
     protocol: Protocol | None,
     missing: Sequence[Unscored],
@@ -178,9 +217,17 @@ def caveats(
             )
         )
     lines += _contradictions(votes, changes)
-    fragile = [v for v in votes if v.leave_one_out and v.leave_one_out[0] < 0 < v.leave_one_out[1]]
+    ranges = [(v, v.fragility.leave_one_out) for v in votes]
+    fragile = [v for v, nets in ranges if nets and nets[0] < 0 < nets[1]]
     if fragile:
         lines.append(f"Leaving out a single annotator turns the sign of: {_join([NOUN[v.question] for v in fragile])}.")
+    for v in votes:
+        few_votes = v.fragility.votes_to_unclear
+        if v.verdict in ("better", "worse") and few_votes is not None and few_votes <= max(3, 0.01 * v.rates.n):
+            lines.append(
+                f"The result on {NOUN[v.question]} hangs on {_count(few_votes, 'vote')} of {v.rates.n:,}: "
+                "without them it would be unclear."
+            )
     if missing:
         total = sum(n for row in missing for _, n in row.arms)
         lines.append(
@@ -200,7 +247,7 @@ def caveats(
     return tuple(lines)
 
 
-def _contradictions(votes: Sequence[VoteResult], changes: Sequence[ScoreChange]) -> list[str]:
+def _contradictions(votes: Sequence[VoteTest], changes: Sequence[ScoreChange]) -> list[str]:
     lines = []
     up = {c.family for c in changes if c.verdict == "better"}
     down = {c.family for c in changes if c.verdict == "worse"}
@@ -218,8 +265,10 @@ def _contradictions(votes: Sequence[VoteResult], changes: Sequence[ScoreChange])
     return lines
 
 
-def _range(low: float | None, high: float | None, show: Callable[[float], str]) -> str:
-    return " (no interval)" if low is None or high is None else f" ({show(low)} to {show(high)})"
+def _range(
+    low: float | None, high: float | None, show: Callable[[float], str], before: str = " (", after: str = ")"
+) -> str:
+    return f"{before}{'no interval' if low is None or high is None else f'{show(low)} to {show(high)}'}{after}"
 
 
 def _points(value: float) -> str:

@@ -1,5 +1,7 @@
 """The report: built from a run on disk, read back from its three files, and opened in a real browser."""
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -7,19 +9,15 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from report_study import FLAW, HOSTILE, STEPS, TOO_LONG, degrade, make_run
 
 from pixeval.errors import InputError
 from pixeval.images import write_png
-from pixeval.metrics.flaws import NoiseFlaw
-from pixeval.records import QUESTIONS, Sample, Score, SetScore, Vote, sample_id
+from pixeval.records import QUESTIONS, Sample
 from pixeval.runs import Run
 from pixeval.stats.bootstrap import paired_interval
 from pixeval.stats.win_rates import win_rates
-from pixeval.tables import write_records
 from pixeval.zoo.icons import load_icons
 from reports.arms import Source, arms_of, choose_baseline, choose_candidate
 from reports.build import ReportConfig, build_report
@@ -27,92 +25,8 @@ from reports.compare import CompareConfig, compare, render
 from reports.figures import Point, Series, line_chart, number, percent, stacked_bar, ticks
 from reports.training import training_log
 
-HOSTILE = ('<script>alert(1)</script> a "red" cat', '"><img src=x onerror=alert(2)> | `dog` [a](http://evil.example/x)')
-STEPS = (20, 40, 60)
-FLAW = "noise_flaw"
-TOO_LONG = "the prompt has 91 tokens, over the limit of 77"
-
-
-def make_run(path: Path, prompts: int = 12, strength: float = 1.0, with_votes: bool = True) -> Run:
-    """A training run whose images get cleaner with every checkpoint; two prompts try to break out of the page."""
-    icons = load_icons("heldout")
-    texts = [*HOSTILE, *icons.captions[2:prompts]]
-    lines = [json.dumps({"id": f"p{i}", "prompt": text, "tags": tags(i)}) for i, text in enumerate(texts)]
-    file = path.parent / f"{path.name}-prompts.jsonl"
-    file.write_text("\n".join(lines))
-    run = Run.create(path, "train", {"method": "simpo", "space": "both", "prompts": str(file), "mu": 8.0})
-    samples, scores = [], []
-    noise = np.random.default_rng(7)
-    for label, amount in [("base", 1.0)] + [(f"step-{s:06d}", 1 - strength * s / 80) for s in STEPS]:
-        for i in range(prompts):
-            for seed in (0, 1):
-                identity = sample_id(label if label == "base" else f"{path.name}-{label}", f"p{i}", seed)
-                image = degrade(icons.images[i], amount * (0.7 + 0.6 * ((i * 7 + seed) % 5) / 5), 10 * i + seed)
-                where = f"images/{identity}.png"
-                digest = write_png(image, run.path / where)
-                generator = "g0" if label == "base" else f"{path.name}/{label}"
-                samples.append(Sample(identity, label, f"p{i}", texts[i], seed, generator, where, digest))
-                scores += score(identity, image, amount, float(noise.normal()), len(samples) == 4)
-    run.write_samples(samples)
-    run.write_scores(scores)
-    sets = [("base", 41.0), ("step-000020", 36.0), ("step-000060", 24.0)]
-    run.write_set_scores(
-        [SetScore(n, "frechet_distance", v, v - 4, v + 4, 24, "icons heldout", None, "fd/1") for n, v in sets]
-    )
-    log = [{"step": s, "loss": 0.7 / (1 + s / 40), "pixel_loss": 0.5 / (1 + s / 30), "accuracy": 0.5 + s / 200,
-            "margin": s / 300, "grad_norm": 1.0 if s != 31 else float("nan")} for s in range(60)]  # fmt: skip
-    (path / "metrics.jsonl").write_text("\n".join(json.dumps(row) for row in log) + '\n{"step": 60, "lo')
-    if with_votes:
-        write_votes(run, samples, strength)
-    return run
-
-
-def tags(i: int) -> list[str]:
-    return ["heldout"] if i % 2 else []
-
-
-def degrade(icon: np.ndarray, amount: float, seed: int) -> Tensor:
-    image = torch.from_numpy(icon.astype(np.float32).transpose(2, 0, 1) / 255)
-    soft = torch.nn.functional.avg_pool2d(image[None], 5, 1, 2, count_include_pad=False)[0]
-    grain = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed)) * 0.12
-    return (image + amount * (soft - image) + amount * grain).clamp(0, 1)
-
-
-def score(identity: str, image: Tensor, amount: float, wobble: float, failed: bool) -> list[Score]:
-    flaw = float(NoiseFlaw()(image[None])[0])
-    clip = None if failed else 0.27 - 0.004 * (1 - amount) + 0.004 * wobble
-    reason = TOO_LONG if failed else None
-    return [
-        Score(identity, FLAW, flaw, None, "noise_flaw/1"),
-        Score(identity, "sharpness", 0.4 + 0.2 * (1 - amount) + 0.1 * wobble, None, "sharp/1"),
-        Score(identity, "clip_score", clip, reason, "clip/1"),
-        Score(identity, "my_own_metric", 5 + wobble, None, "own/1"),
-    ]
-
-
-def write_votes(run: Run, samples: list[Sample], strength: float) -> None:
-    by_key = {(s.label, s.prompt_id, s.seed): s for s in samples}
-    rng = np.random.default_rng(3)
-    votes = []
-    wanted = {"flaws": 0.45, "appeal": 0.25, "alignment": 0.0}
-    for key, base in by_key.items():
-        if key[0] != "base" or key[2] != 0:
-            continue
-        for who in range(6):
-            for question in QUESTIONS:
-                final = by_key["step-000060", key[1], 0]
-                swap = bool(rng.random() < 0.5)
-                left, right = (final, base) if swap else (base, final)
-                lean = strength * wanted[question] + 0.1 * (who - 2.5) / 2.5
-                draw = rng.random()
-                better = "tie" if draw < 0.2 else "final" if rng.random() < 0.5 + lean else "base"
-                choice = "tie" if better == "tie" else "left" if (better == "final") == swap else "right"
-                votes.append(
-                    Vote(f"v{len(votes):04d}", f"sim-{who}", question, base.prompt_id or "", base.prompt or "", left.id,
-                         right.id, left.label, right.label, choice, 2.0 + draw,
-                         f"2026-11-01T10:{len(votes) // 60:02d}:{len(votes) % 60:02d}Z", None, True)
-                )  # fmt: skip
-    write_records(run.path / "votes" / "simulated.parquet", votes, Vote)
+DAY = 1_767_225_600
+"""2026-01-01."""
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +34,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     root = tmp_path_factory.mktemp("report")
     run = make_run(root / "pixel-simpo")
     other = make_run(root / "latent-dpo", strength=0.4, with_votes=False)
-    return run, build_report(ReportConfig(run.path, (other.path,)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", str(DAY))
+        return run, build_report(ReportConfig((run.path, other.path)))
 
 
 class Page(HTMLParser):
@@ -149,8 +65,13 @@ def load_json(page: Path) -> dict:
 def test_page_loads_nothing_and_escapes_prompts(built: tuple[Run, Path]) -> None:
     source = built[1].read_text(encoding="utf-8")
     page = Page(source)
+    script = re.search(r"<script>(.*?)</script>", source, re.DOTALL)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
     for tag, attributes in page.tags:
-        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        assert tag != "script" or not attributes
         for name, value in attributes.items():
             assert not name.startswith("on")
             if name in ("src", "href", "srcset", "data", "action", "poster"):
@@ -159,7 +80,8 @@ def test_page_loads_nothing_and_escapes_prompts(built: tuple[Run, Path]) -> None
     assert "url(" not in source
     policy = next(a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv"))
     assert policy is not None
-    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-")
+    assert f"'sha256-{digest}'" in policy  # no other script can run
     for prompt in HOSTILE:
         assert prompt in page.text  # shown as it was written, never as markup
         assert any(prompt in (a.get("title") or "") for _, a in page.tags)
@@ -222,12 +144,14 @@ def test_what_must_be_seen_is_on_the_page(built: tuple[Run, Path]) -> None:
         TOO_LONG,
         "grad_norm was not finite at 1 of 60 logged steps, first at step 31",
         "1 line of the log could not be read",
-        "Improved most",
+        "Most won",
         "simpo",
     ):
         assert text in page.text, text
     images = [a for t, a in page.tags if t == "img"]
-    assert len(images) == 12 * 2 + 6 * 4 + 3 * 4  # pairs, checkpoints, flaw maps
+    exhibits = sum(a.get("class") == "exhibit" for _, a in page.tags)
+    assert exhibits > 20
+    assert len(images) == exhibits * 4 + 4 * 4  # each pair with its heat maps; checkpoints
     assert all(a["alt"] for a in images)
 
 
@@ -241,12 +165,18 @@ def test_markdown_twin_holds_the_numbers_and_no_markup(built: tuple[Run, Path]) 
     assert "{{" not in text
 
 
-def test_equal_inputs_give_equal_bytes(built: tuple[Run, Path], tmp_path: Path) -> None:
+def test_equal_inputs_give_equal_bytes_but_for_the_date(
+    built: tuple[Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", str(DAY + 86_400))
     run, page = built
     other = page.parent.parent.parent / "latent-dpo"
-    again = build_report(ReportConfig(run.path, (other,), out=tmp_path))
-    for name in ("report.html", "report.md", "report.json"):
-        assert (again.parent / name).read_bytes() == (page.parent / name).read_bytes()
+    build_report(ReportConfig((run.path, other), out=tmp_path))
+    names = sorted(path.name for path in page.parent.iterdir())
+    assert names == sorted(path.name for path in tmp_path.iterdir())
+    for name in names:
+        first, second = ((folder / name).read_bytes() for folder in (page.parent, tmp_path))
+        assert first == second.replace(b"2026-01-02", b"2026-01-01"), name
 
 
 def test_sections_without_data_say_what_fills_them(tmp_path: Path) -> None:
@@ -258,7 +188,7 @@ def test_sections_without_data_say_what_fills_them(tmp_path: Path) -> None:
         samples.append(Sample(f"s{i}", "base", f"p{i}", icons.captions[i], 0, "g", f"{i}.png", digest))
     (run.path / "2.png").write_bytes(b"not an image")
     run.write_samples(samples)
-    page = Page(build_report(ReportConfig(run.path)).read_text(encoding="utf-8"))
+    page = Page(build_report(ReportConfig((run.path,))).read_text(encoding="utf-8"))
     for text in (
         "nothing to compare it with",
         "pixeval score RUN",
@@ -272,7 +202,7 @@ def test_sections_without_data_say_what_fills_them(tmp_path: Path) -> None:
 
 def test_few_prompts_are_never_called(tmp_path: Path) -> None:
     run = make_run(tmp_path / "few", prompts=5)
-    found = load_json(build_report(ReportConfig(run.path)))
+    found = load_json(build_report(ReportConfig((run.path,))))
     assert {c["verdict"] for c in found["comparisons"][0]["changes"]} == {"unclear"}
 
 
@@ -280,7 +210,7 @@ def test_other_versions_of_a_metric_are_not_compared(tmp_path: Path) -> None:
     run = make_run(tmp_path / "mixed", prompts=6)
     base = {s.id for s in run.samples() if s.label == "base"}
     run.write_scores([replace(s, fingerprint="old") if s.sample_id in base else s for s in run.scores()])
-    found = load_json(build_report(ReportConfig(run.path)))
+    found = load_json(build_report(ReportConfig((run.path,))))
     assert found["comparisons"][0]["changes"] == []
     assert "different versions" in found["comparisons"][0]["incomparable"][0]["reason"]
 
@@ -295,13 +225,13 @@ def test_other_versions_of_a_metric_are_not_compared(tmp_path: Path) -> None:
 )
 def test_bad_names_say_what_was_meant(built: tuple[Run, Path], config: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        build_report(ReportConfig(built[0].path, **config))  # type: ignore[arg-type]
+        build_report(ReportConfig((built[0].path,), **config))  # type: ignore[arg-type]
 
 
 def test_empty_run_is_refused(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "empty", "generate", {})
     with pytest.raises(InputError, match="holds no samples"):
-        build_report(ReportConfig(run.path))
+        build_report(ReportConfig((run.path,)))
 
 
 def test_last_checkpoint_is_judged_and_labels_of_two_runs_stay_apart() -> None:
@@ -362,10 +292,10 @@ def test_held_out_curves_and_warnings_of_training_are_told(tmp_path: Path) -> No
     (run.path / "probes.jsonl").write_text("\n".join(json.dumps(row) for row in probes))
     warned = [{"step": s, "warning": "reward_hacking", "text": f"flaws <b> of step {s}"} for s in (40, 60)]
     (run.path / "warnings.jsonl").write_text("\n".join(json.dumps(row) for row in warned) + '\n{"st')
-    page = build_report(ReportConfig(run.path)).read_text()
-    assert "held-out pixel_error" in page
-    assert "held-out pixel_error_t10" not in page
-    assert "reward hacking</b> at step 40, 60. flaws &lt;b&gt; of step 60." in page
+    page = build_report(ReportConfig((run.path,))).read_text()
+    assert ">pixel_error</h4>" in page
+    assert "pixel_error_t10" not in page
+    assert "flaws &lt;b&gt; of step 60." in page
     told = json.loads((run.path / "report/report.json").read_text())
     assert any("reward hacking at step 60" in line for line in told["summary"]["caveats"])
 
@@ -383,7 +313,7 @@ def test_figures_escape_names_and_take_single_points() -> None:
     assert "&lt;b&gt;" in chart
     assert "<b>" not in chart
     assert "nan" not in chart
-    assert stacked_bar(1, 0, 0, "all").count("<rect") == 1
+    assert stacked_bar(1, 0, 0, 0, "all").count("<rect") == 1
 
 
 def chromium() -> str | None:
@@ -415,7 +345,7 @@ def test_page_in_a_browser(built: tuple[Run, Path]) -> None:
                 assert said == []
                 assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
                 assert sum(url.startswith("file:") for url in asked) == 1
-                shown = tab.locator(".pair img").first.bounding_box()
+                shown = tab.locator(".exhibit img").first.bounding_box()
                 assert shown is not None
                 assert 128 <= shown["width"] <= 192
                 assert contrast(tab, "body") > 7
