@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from human_eval_app.answers import Answer, append, undo_of
 from human_eval_app.desk import begin
+from human_eval_app.images import UnusableImage
 from human_eval_app.projects import Project, now
 from human_eval_app.schema import assignments, images, members, pairs, tasks
 from human_eval_app.session import Standing, standing
 from human_eval_app.texts import GUIDELINE, MARK_CATEGORIES, QUESTION_TEXTS, SKIP_REASONS
 from human_eval_app.web import Server, Visit, changing, project_of, server_of, visitor
-from pixeval.images import UnreadableImage
 from pixeval.records import CheckAnswer, CheckReply, Choice, FlawCategory, FlawMark, Severity, Side
 
 MAX_MARKS = 100
@@ -118,7 +118,7 @@ def following(project: str, visit: Reading, server: Serving) -> dict[str, Any]:
 def begin_work(project: str, visit: Changing, server: Serving) -> dict[str, Any]:
     """The introduction has been read."""
     with server.store.write() as connection:
-        found = project_of(connection, project, visit.user)
+        found = project_of(connection, project, visit.user, changing=True)
         begin(connection, server.store.secret, found, visit.user.id)
         return _state(standing(connection, server.store.secret, found, visit.user.id))
 
@@ -138,7 +138,7 @@ def vote(project: str, ballot: Ballot, visit: Changing, server: Serving) -> dict
         tuple(CheckAnswer(**check.model_dump()) for check in ballot.checks),
     )
     with server.store.write() as connection:
-        found = project_of(connection, project, visit.user)
+        found = project_of(connection, project, visit.user, changing=True)
         assigned = _assigned(connection, found, visit, ballot.assignment)
         _fits(assigned, ballot)
         _accepts(found)
@@ -153,7 +153,7 @@ def undo(project: str, body: Undo, visit: Changing, server: Serving) -> dict[str
     """Take the latest answer back."""
     secret = server.store.secret
     with server.store.write() as connection:
-        found = project_of(connection, project, visit.user)
+        found = project_of(connection, project, visit.user, changing=True)
         _assigned(connection, found, visit, body.assignment)
         _accepts(found)
         state = standing(connection, secret, found, visit.user.id)
@@ -180,7 +180,7 @@ def image(key: str, visit: Reading, server: Serving) -> Response:
         raise HTTPException(404, "there is no such image")
     try:
         data = server.images.png(key, Path(path))
-    except UnreadableImage:
+    except UnusableImage:
         # The reason names the file, which must not reach the annotator.
         raise HTTPException(422, "this image cannot be read") from None
     return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=31536000, immutable"})

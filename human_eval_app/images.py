@@ -9,7 +9,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from pixeval.images import UnreadableImage, decode_image, to_uint8
 from pixeval.scoring.cache import default_folder
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
@@ -20,26 +19,31 @@ TURNED = (5, 6, 7, 8)
 ORIENTATION = 0x0112
 
 
+class UnusableImage(Exception):
+    """A file that cannot be shown as an image; the message is for the lead, since it names the file."""
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels of an image file as it is shown; only its header is read.
 
     Raises:
-        UnreadableImage: missing, larger than 64 MiB or 36 megapixels, or no PNG, JPEG, WebP, BMP or TIFF.
+        UnusableImage: missing, larger than 64 MiB or 36 megapixels, or no PNG, JPEG, WebP, BMP or TIFF.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UnreadableImage(f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
+            raise UnusableImage(f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
         with warnings.catch_warnings():
             # The limit here is lower than Pillow's, which only warns.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
-                if image.getexif().get(ORIENTATION) in TURNED:
+                # Without this question Pillow would decode a whole PNG to look for it at its end.
+                if "exif" in image.info and image.getexif().get(ORIENTATION) in TURNED:
                     width, height = height, width
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"{path.name} is not an image that can be shown ({error})") from error
+        raise UnusableImage(f"{path.name} is not an image that can be shown ({error})") from error
     if not 0 < width * height <= MAX_PIXELS:
-        raise UnreadableImage(f"{path.name} has {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} million")
+        raise UnusableImage(f"{path.name} has {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} million")
     return width, height
 
 
@@ -47,10 +51,16 @@ def encode(path: Path) -> bytes:
     """The pixels of an image file as PNG without metadata.
 
     Raises:
-        UnreadableImage: as :func:`image_size`, or the file is damaged.
+        UnusableImage: as :func:`image_size`, or the file is damaged.
     """
+    # With these comes torch, which takes seconds to load; a server that has all images encoded needs none of it.
+    from pixeval.images import UnreadableImage, decode_image, to_uint8
+
     image_size(path)
-    pixels = to_uint8(decode_image(path.read_bytes(), path.name)[None])[0]
+    try:
+        pixels = to_uint8(decode_image(path.read_bytes(), path.name)[None])[0]
+    except UnreadableImage as error:
+        raise UnusableImage(str(error)) from error
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
@@ -73,7 +83,7 @@ class ImageCache:
         """The image ``source``, whose key is ``key``.
 
         Raises:
-            UnreadableImage: as :func:`encode`.
+            UnusableImage: as :func:`encode`.
         """
         kept = self.folder / f"{key}.png"
         try:

@@ -19,12 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from human_eval_app.images import image_size
+from human_eval_app.images import UnusableImage, image_size
 from human_eval_app.projects import NewPair, PairImage
 from human_eval_app.schedule import Matchup
 from human_eval_app.study import Arms
 from pixeval.errors import InputError
-from pixeval.images import UnreadableImage, read_image, write_png
 from pixeval.records import Purpose, Question, sample_id
 
 COLUMNS = ("image_a", "image_b", "question", "answer", "prompt", "why", "use")
@@ -98,7 +97,7 @@ def _image(file: Path, name: str, where: str) -> PairImage:
         raise InputError(f"{where}: name two images, image_a and image_b")
     try:
         width, height = image_size(path)
-    except UnreadableImage as error:
+    except UnusableImage as error:
         raise InputError(f"{where}: {error}") from error
     identity = sample_id("known", None, None, hashlib.sha256(path.read_bytes()).hexdigest())
     return PairImage(identity, "known", path, width, height)
@@ -119,6 +118,7 @@ def planted_pairs(
         InputError: in the images of the study no such number of flaws would be visible.
     """
     # Needs torch, which a server without planted flaws does not.
+    from pixeval.images import UnreadableImage, read_image, write_png
     from pixeval.validation.planted_flaws import PLANTED, VISIBLE, plant
 
     rng = random.Random(f"planted/{purpose}/{seed}")
@@ -135,7 +135,7 @@ def planted_pairs(
         try:
             clean = PairImage(sample.id, labels[sample.id], arms.images[sample.id], *image_size(arms.images[sample.id]))
             planted = plant(flaw, read_image(clean.path), LEVEL, sample.id)
-        except UnreadableImage:
+        except (UnusableImage, UnreadableImage):
             continue
         if planted.change < VISIBLE:
             continue
@@ -143,7 +143,7 @@ def planted_pairs(
         path = folder / f"{identity}.png"
         write_png(planted.pixels, path)
         flawed = PairImage(identity, f"{clean.label} with {flaw.name}", path, clean.width, clean.height)
-        why = f"The other image was spoilt on purpose: {flaw.name.replace('_', ' ')}."
+        why = f"The other image was spoilt: {flaw.name.replace('_', ' ')}."
         pairs.append(
             NewPair(
                 clean,

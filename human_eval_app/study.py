@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from human_eval_app.images import image_size
+from human_eval_app.images import UnusableImage, image_size
 from human_eval_app.projects import NewPair, PairImage, Project, add_pairs, keep_project
 from human_eval_app.schedule import Design, Matchup, default_overlap, match_samples
 from human_eval_app.store import Store
 from pixeval.errors import InputError
 from pixeval.folder import folder_samples
-from pixeval.images import UnreadableImage
 from pixeval.records import Question, Sample
 from pixeval.runs import Run
 
@@ -85,7 +84,7 @@ def pairs_of(arms: Arms, matchups: Sequence[Matchup], questions: Sequence[Questi
             path = arms.images[sample.id]
             try:
                 shown[sample.id] = PairImage(sample.id, labels[sample.id], path, *image_size(path))
-            except UnreadableImage as error:
+            except UnusableImage as error:
                 reason, shown[sample.id] = f"{path}: {error}", None
         return shown[sample.id]
 

@@ -1,17 +1,13 @@
 """The Gradio page, which hosts the comparator, in one application with the REST API."""
 
-from typing import Any
-
 import gradio as gr
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 
-from human_eval_app import account_api, admin_api, api
 from human_eval_app.assets import Assets
-from human_eval_app.guard import Guard
 from human_eval_app.images import ImageCache
+from human_eval_app.rest import create_rest, guard
 from human_eval_app.store import Store
-from human_eval_app.web import Server, admin_check
+from human_eval_app.web import Server
 
 
 def create_app(
@@ -27,17 +23,13 @@ def create_app(
         secure: cookies are for https only.
     """
     server = Server(store, images or ImageCache.of(store.secret), secure)
-    rest = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    rest.state.server = server
-    for part in (account_api, api, admin_api):
-        rest.include_router(part.routes)
-    rest.add_exception_handler(Exception, _failed)
+    rest = create_rest(server)
     assets = Assets()
     rest.include_router(assets.routes())
     with gr.Blocks(title="Compare images", analytics_enabled=False) as page:
         gr.HTML("", html_template="<div></div>", js_on_load=assets.start(), apply_default_css=False)
     app = _mount(rest, page, "/", assets.head())
-    app.add_middleware(Guard, is_admin=admin_check(server), hosts=hosts)
+    guard(app, server, hosts)
     return app
 
 
@@ -57,8 +49,3 @@ def _mount(app: FastAPI, page: gr.Blocks, path: str, head: str) -> FastAPI:
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
     )
     return mounted
-
-
-async def _failed(_request: Any, _error: Exception) -> JSONResponse:
-    """What went wrong is for the server's own output; it may name files."""
-    return JSONResponse({"detail": "the server made a mistake; try again"}, 500)

@@ -13,6 +13,7 @@ from fastapi import Depends, Header, HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 
 from human_eval_app.accounts import User, csrf_token, session_user
+from human_eval_app.answers import lock_project
 from human_eval_app.images import ImageCache
 from human_eval_app.projects import Project, find_project, is_member
 from human_eval_app.store import Store
@@ -112,8 +113,15 @@ def admin_changing(visit: Annotated[Visit, Depends(changing)]) -> Visit:
     return admin(visit)
 
 
-def project_of(connection: Any, project: str, user: User) -> Project:
-    """A project that this user judges; 404 when there is none, 403 when it is not theirs."""
+def project_of(connection: Any, project: str, user: User, changing: bool = False) -> Project:
+    """A project that this user judges; 404 when there is none, 403 when it is not theirs.
+
+    Args:
+        changing: take the project's row before anything else is touched, so that writers cannot wait for each other
+            in a circle, and none goes on with a project that was paused meanwhile.
+    """
+    if changing:
+        lock_project(connection, project)
     found = find_project(connection, project)
     if found is None:
         raise HTTPException(404, "there is no such project")

@@ -1,27 +1,31 @@
-"""The labelling app without a browser: schedule, store, sessions, simulated annotators, API, export."""
+"""The labelling app from the command line's side: arms, simulated annotators, export, checking, addresses."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from fastapi.testclient import TestClient
+import sqlalchemy as sa
 from label_study import SECRETS, make_run, two_runs
-from PIL import Image, PngImagePlugin
 
+from human_eval_app.accounts import enrolment_token, redeem
+from human_eval_app.answers import Answer, append
+from human_eval_app.desk import begin
 from human_eval_app.export import export_votes
-from human_eval_app.schedule import BATCH, match_samples, plan
-from human_eval_app.serve import LabelConfig, label
-from human_eval_app.session import standing, undo_of
+from human_eval_app.projects import list_projects
+from human_eval_app.schedule import Design, match_samples
+from human_eval_app.serve import LabelConfig, addresses, label
+from human_eval_app.session import standing
 from human_eval_app.simulate import SimulatedAnnotator, simulate_votes
-from human_eval_app.store import Answer, Store
-from human_eval_app.study import Study, open_study, read_arms
-from human_eval_app.ui import create_app
+from human_eval_app.store import Store
+from human_eval_app.study import open_study, pairs_of, read_arms, settle_overlap
+from pixeval.cli import parse
+from pixeval.config_file import words_of
 from pixeval.errors import InputError
-from pixeval.records import QUESTIONS, current_votes
+from pixeval.folder import folder_samples
+from pixeval.records import QUESTIONS, Prompt, counted_votes
 from pixeval.runs import Run
 from pixeval.stats.agreement import vote_agreement
 from pixeval.stats.win_rates import left_share, win_rates
@@ -34,51 +38,7 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
     return two_runs(tmp_path)
 
 
-@pytest.fixture
-def study(runs: tuple[Path, Path], tmp_path: Path) -> Iterator[Study]:
-    store = Store.at(tmp_path / "db" / "votes.sqlite3")
-    yield open_study(read_arms(runs), QUESTIONS, 0, store)
-    store.close()
-
-
-# ---- schedule ------------------------------------------------------------------------------------------------------
-
-
-def test_sides_are_balanced_and_orders_differ(runs: tuple[Path, Path]) -> None:
-    arms = read_arms(runs)
-    labels = {s.id: name for name, group in arms.groups.items() for s in group}
-    matchups = match_samples(arms.groups)
-    plans = [plan(f"person {i}", matchups, labels, QUESTIONS, 7, "secret") for i in range(6)]
-    for planned in plans:
-        left = Counter((a.question, a.left_label) for a in planned)
-        assert set(left.values()) == {6} and len(left) == 6
-        assert [a.position for a in planned] == list(range(36))
-    assert len({tuple(a.left for a in planned) for planned in plans}) == 6
-    assert len({a.id for planned in plans for a in planned}) == 6 * 36
-    again = plan("person 0", matchups[::-1], labels, QUESTIONS, 7, "secret")
-    assert again == plans[0]
-
-
-def test_flaws_of_a_pair_come_before_its_prompt_is_seen(study: Study) -> None:
-    study.join("anna")
-    planned = study.store.assignments("anna")
-    seen: set[str] = set()
-    for assignment in planned:
-        if assignment.question == "flaws":
-            assert assignment.prompt_id not in seen
-        seen.add(assignment.prompt_id)
-    assert [a.question for a in planned[: BATCH + 1]] == ["flaws"] * BATCH + ["appeal"]
-
-
-def test_samples_are_matched_by_prompt_and_seed(tmp_path: Path) -> None:
-    a = make_run(tmp_path / "a", "basemodel", 3, 0.1, seeds=(0, 1))
-    b = make_run(tmp_path / "b", "tunedmodel", 3, 0.9, seeds=(1, 2))
-    c = make_run(tmp_path / "c", "other", 3, 0.5, seeds=(8, 9))
-    shared = match_samples({"a": a.samples(), "b": b.samples()})
-    assert [(m.a.seed, m.b.seed) for m in shared] == [(1, 1)] * 3
-    by_order = match_samples({"a": a.samples(), "c": c.samples()})
-    assert [(m.a.seed, m.b.seed) for m in by_order] == [(0, 8), (1, 9)] * 3
-    assert len(match_samples({"a": a.samples(), "b": b.samples(), "c": c.samples()})) == 3 + 6 + 6
+# ---- what is compared ------------------------------------------------------------------------------------------------
 
 
 def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path, runs: tuple[Path, Path]) -> None:
@@ -105,62 +65,53 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path: Path, runs: tuple[Pa
     arms = read_arms([f"{both.path}:basemodel", f"{both.path}:tunedmodel"])
     assert list(arms.groups) == ["basemodel", "tunedmodel"]
     with pytest.raises(InputError, match="no image file is there"):
-        open_study(arms, QUESTIONS, 0, Store.at(tmp_path / "x.sqlite3"))
+        open_study(Store.at(tmp_path / "x.sqlite3"), arms, Design())
 
 
-# ---- store and session ---------------------------------------------------------------------------------------------
+def test_folders_of_images_are_matched_by_name_and_asked_without_text(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = []
+    for number, run in enumerate(runs):
+        folder = tmp_path / f"plain{number}"
+        folder.mkdir()
+        for place, sample in enumerate(Run.open(run).samples()):
+            (folder / f"{place}.png").write_bytes((run / sample.path).read_bytes())
+        folders.append(folder)
+    arms = read_arms(folders)
+    pairs = pairs_of(arms, match_samples(arms.groups), QUESTIONS)
+    assert {(p.a.path.name, p.b.path.name) for p in pairs} == {(f"{i}.png", f"{i}.png") for i in range(12)}
+    assert {p.questions for p in pairs} == {("flaws", "appeal")} and {p.prompt for p in pairs} == {""}
+    rows = "".join(f"{i}.png,thing {i}\n" for i in range(12))
+    (tmp_path / "prompts.csv").write_text("file_name,prompt\n" + rows)
+    arms = read_arms(folders, tmp_path / "prompts.csv")
+    (folders[0] / "3.png").write_text("no image")
+    store = Store.at(tmp_path / "x.sqlite3")
+    open_study(store, arms, Design())
+    assert "left out 1 pairs" in capsys.readouterr().err
+    with store.read() as connection:
+        count = connection.execute(sa.text("SELECT COUNT(*), COUNT(DISTINCT pair) FROM tasks")).one()
+    assert tuple(count) == (33, 11)
+    assert folder_samples(folders[0])[0].prompt is None
 
 
-def test_an_answer_is_stored_once_and_an_undo_supersedes_it(study: Study) -> None:
-    study.join("anna")
-    first = study.standing("anna").queue[0]
-    answer = Answer(first.assignment.id, first.revision, "left", 1.5, NOW)
-    assert study.store.append([answer]) is True
-    assert study.store.append([answer]) is False
-    assert study.store.append([Answer(first.assignment.id, 0, "right", 1.0, NOW)]) is False
-    now = study.standing("anna")
-    assert (now.done, now.total, now.last) == (1, 36, answer)
-    assert now.queue[0].assignment.position == 1
-
-    assert study.store.append([undo_of(answer, NOW)]) is True
-    now = study.standing("anna")
-    assert (now.done, now.last, now.queue[0].assignment.id, now.queue[0].revision) == (0, None, first.assignment.id, 2)
-    assert [v.choice for v in current_votes(study.store.votes())] == ["skip"]
-
-    study.store.append([Answer(first.assignment.id, 2, "right", 2.0, NOW)])
-    votes = study.store.votes()
-    assert len(votes) == 3 and [v.supersedes for v in votes] == [None, votes[0].id, votes[1].id]
-    assert [v.choice for v in current_votes(votes)] == ["right"]
+def test_yes_no_questions_come_with_the_prompts_of_a_run(runs: tuple[Path, Path]) -> None:
+    Run.open(runs[0]).add_prompts([Prompt("p3", "a thing", questions=("Is it a thing?",))])
+    arms = read_arms(runs)
+    pairs = pairs_of(arms, match_samples(arms.groups), QUESTIONS)
+    assert {p.prompt_id: p.checks for p in pairs if p.checks} == {"p3": ("Is it a thing?",)}
 
 
-def test_a_reopened_store_goes_on_with_recorded_sides(study: Study, runs: tuple[Path, Path], tmp_path: Path) -> None:
-    study.join("anna")
-    planned = study.store.assignments("anna")
-    study.store.append([Answer(planned[0].id, 0, "tie", 1.0, NOW)])
-    reopened = open_study(read_arms(runs[::-1]), QUESTIONS, 99, Store.at(tmp_path / "db" / "votes.sqlite3"))
-    reopened.join("anna")
-    assert reopened.store.assignments("anna") == planned
-    assert reopened.standing("anna").done == 1
-    assert (reopened.seed, reopened.store.secret) == (0, study.store.secret)
-    third = make_run(tmp_path / "third", "third", 12, 0.5)
-    larger = open_study(read_arms([*runs, third.path]), QUESTIONS, 0, Store.at(tmp_path / "db" / "votes.sqlite3"))
-    larger.join("anna")
-    assert larger.store.assignments("anna")[:36] == planned
-    assert larger.standing("anna").total == 3 * 36
+def test_small_studies_are_judged_whole_by_everybody() -> None:
+    assert [settle_overlap(None, 10), settle_overlap(None, 500), settle_overlap(0, 500), settle_overlap(3, 10)] == [
+        None,
+        5,
+        None,
+        3,
+    ]
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no database " * 100)
-    with pytest.raises(InputError, match="cannot be used"):
-        Store.at(tmp_path / "notes.txt")
-
-
-def test_standing_without_assignments() -> None:
-    now = standing([], [])
-    assert (now.done, now.total, now.queue, now.last) == (0, 0, (), None)
-
-
-# ---- simulated annotators ------------------------------------------------------------------------------------------
+# ---- simulated annotators --------------------------------------------------------------------------------------------
 
 
 def test_simulated_annotators_are_marked_and_deterministic(runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -172,163 +123,112 @@ def test_simulated_annotators_are_marked_and_deterministic(runs: tuple[Path, Pat
         return simulate_votes(runs, {"appeal": better, "flaws": better}, people, tmp_path / name, seed)
 
     first = votes("one.sqlite3")
-    assert len(first) == 3 * 12 * 2 and all(v.simulated for v in first)
+    assert len(counted_votes(first)) == 3 * 12 * 2 and all(v.simulated for v in first)
+    assert Counter(v.purpose for v in first)["repeat"] == 3 * 2
     assert first == votes("two.sqlite3") == votes("one.sqlite3")
     assert first != votes("three.sqlite3", seed=1)
     found = win_rates(first, "tunedmodel", "basemodel", "appeal")
     assert found.simulated and found.net.low is not None and found.net.low > 0
     agreed = vote_agreement(first, "appeal")
-    assert found.tie > 0 and (agreed is None or agreed.alpha.value > -0.2)
+    assert found.tie > 0 and agreed is not None and agreed.alpha.value > -0.2
 
 
 def test_an_annotator_who_always_answers_left_wins_nobody_anything(runs: tuple[Path, Path], tmp_path: Path) -> None:
     samples = [s for run in runs for s in Run.open(run).samples()]
     biased = SimulatedAnnotator("lefty", noise=0.0, side_bias=100.0)
     votes = simulate_votes(runs, {"appeal": {s.id: 0.0 for s in samples}}, [biased], tmp_path / "x.sqlite3")
-    assert win_rates(votes, "tunedmodel", "basemodel", "appeal").net.value == 0.0
+    found = win_rates(votes, "tunedmodel", "basemodel", "appeal")
+    assert found.net.value == 0.0 and found.win == found.loss == 6
     bias = left_share(votes)
     assert bias is not None and bias.value == 1.0 and bias.low is not None and bias.low > 0.5
+    # The swapped repeats contradict every one of their first answers.
+    first = {frozenset((v.left, v.right)): v.left for v in votes if v.purpose == "work"}
+    again = [v for v in votes if v.purpose == "repeat"]
+    assert again and all(first[frozenset((v.left, v.right))] != v.left for v in again)
 
 
 def test_samples_without_utility_are_skipped(runs: tuple[Path, Path], tmp_path: Path) -> None:
     votes = simulate_votes(runs, {"flaws": {}}, [SimulatedAnnotator("sim")], tmp_path / "x.sqlite3")
-    assert {v.choice for v in votes} == {"skip"}
+    assert {v.choice for v in votes} == {"skip"} and {v.purpose for v in votes} == {"work"}
 
 
-# ---- API -----------------------------------------------------------------------------------------------------------
+# ---- export, checking, addresses, options ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def client(study: Study) -> Iterator[TestClient]:
-    with TestClient(create_app(study, "lead-token")) as client:
-        yield client
+def answer(store: Store, choice: Any) -> None:
+    """One answer of Anna's."""
+    with store.write() as connection:
+        project = list_projects(connection)[0]
+        token = enrolment_token(store.secret, project)
+        from human_eval_app.accounts import find_user
 
-
-def ballot(item: dict[str, Any], choice: str = "left", **changes: Any) -> dict[str, Any]:
-    body = {"annotator": "anna", "assignment": item["assignment"], "revision": item["revision"], "choice": choice}
-    return {**body, "seconds": 1.0, **changes}
-
-
-def test_votes_by_http_are_idempotent_and_can_be_undone(client: TestClient, study: Study) -> None:
-    state = client.get("/api/next", params={"annotator": "anna"}).json()
-    assert (state["done"], state["total"], len(state["queue"]), state["last"]) == (0, 36, 3, None)
-    first, second = state["queue"][:2]
-    after = client.post("/api/vote", json=ballot(first)).json()
-    assert after["stored"] and after["done"] == 1 and after["queue"][0] == second
-    repeated = client.post("/api/vote", json=ballot(first, "right")).json()
-    assert not repeated["stored"] and repeated["done"] == 1
-    assert [v.choice for v in study.store.votes()] == ["left"]
-
-    undone = client.post("/api/undo", json={"annotator": "anna", **after["last"]}).json()
-    assert undone["stored"] and undone["done"] == 0
-    assert (undone["queue"][0]["assignment"], undone["queue"][0]["revision"]) == (first["assignment"], 2)
-    assert not client.post("/api/undo", json={"annotator": "anna", **after["last"]}).json()["stored"]
-    # A late repetition of the first answer changes nothing.
-    assert not client.post("/api/vote", json=ballot(first)).json()["stored"]
-    assert client.post("/api/vote", json=ballot(undone["queue"][0], "tie")).json()["stored"]
-    assert [v.choice for v in current_votes(study.store.votes())] == ["tie"]
-    assert client.get("/api/progress", params={"annotator": "anna"}).json() == {"done": 1, "total": 36}
-
-
-def test_bad_requests_are_refused(client: TestClient, study: Study) -> None:
-    item = client.get("/api/next", params={"annotator": "anna"}).json()["queue"][0]
-    refused = [
-        (ballot(item, annotator="bob"), 404),
-        (ballot(item, assignment="nothing"), 404),
-        (ballot(item, "best"), 422),
-        (ballot(item, seconds=-1), 422),
-        (ballot(item, annotator="  "), 422),
-        (ballot(item, annotator="x" * 65), 422),
-        (ballot(item, label="basemodel"), 422),
-    ]
-    for body, code in refused:
-        assert client.post("/api/vote", json=body).status_code == code, body
-    assert client.get("/api/next", params={"annotator": ""}).status_code == 422
-    assert client.get("/api/export").status_code == 403
-    assert client.get("/api/export", params={"token": "wrong"}).status_code == 403
-    assert client.get("/api/image/..%2Frun.json").status_code == 404
-    assert study.store.votes() == []
-
-
-def test_nothing_sent_to_an_annotator_tells_the_sides_apart(client: TestClient, study: Study) -> None:
-    sent: list[str] = []
-
-    def keep(response: Any) -> Any:
-        sent.append(str(response.url) + str(response.headers) + response.content.decode("latin-1"))
-        return response
-
-    for path in ("/", "/config", "/theme.css", "/openapi.json", "/docs", "/api/nothing", "/gradio_api/info"):
-        keep(client.get(path))
-    state = keep(client.get("/api/next", params={"annotator": "anna"})).json()
-    prompts_of_flaws = 0
-    while state["queue"]:
-        item = state["queue"][0]
-        if item["question"] == "flaws":
-            prompts_of_flaws += item["prompt"] is not None
-        for side in ("left", "right"):
-            keep(client.get(f"/api/image/{item[side]}"))
-        state = keep(client.post("/api/vote", json=ballot(item))).json()
-    assert prompts_of_flaws == 0
-    keep(client.post("/api/undo", json={"annotator": "anna", **state["last"]}))
-    everything = "\n".join(sent)
-    assert len(sent) > 36 * 3
-    identities = [s.id for m in study.matchups for s in (m.a, m.b)]
-    hashes = [s.sha256 for m in study.matchups for s in (m.a, m.b)]
-    for secret in (*SECRETS, *identities, *hashes, study.store.secret, "images/", ".sqlite3"):
-        assert secret not in everything, secret
-
-
-def test_prompts_of_flaws_are_not_in_the_reply_at_all(client: TestClient) -> None:
-    reply = client.get("/api/next", params={"annotator": "anna"})
-    assert {item["question"] for item in reply.json()["queue"]} == {"flaws"}
-    assert "a thing" not in reply.text
-
-
-def test_images_are_served_without_metadata(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    for run in runs:
-        for sample in Run.open(run).samples():
-            chunks = PngImagePlugin.PngInfo()
-            chunks.add_text("parameters", "tunedmodel, 50 steps")
-            file = run / sample.path
-            with Image.open(file) as image:
-                image.load()
-            image.save(file, pnginfo=chunks)
-    store = Store.at(tmp_path / "votes.sqlite3")
-    study = open_study(read_arms(runs), QUESTIONS, 0, store)
-    broken = study.images[study.matchups[0].a.id]
-    broken.write_bytes(b"\x89PNG nothing")
-    client = TestClient(create_app(study, "t"))
-    response = client.get(f"/api/image/{study.image_key(study.matchups[1].a.id)}")
-    assert response.status_code == 200 and b"parameters" not in response.content
-    assert response.headers["cache-control"] == "private, max-age=31536000, immutable"
-    assert "etag" not in response.headers and "last-modified" not in response.headers
-    unreadable = client.get(f"/api/image/{study.image_key(study.matchups[0].a.id)}")
-    assert unreadable.status_code == 422 and broken.name not in unreadable.text
-    store.close()
-
-
-# ---- export --------------------------------------------------------------------------------------------------------
+        anna = find_user(connection, "anna") or redeem(connection, store.secret, token, "anna", None, None)
+        begin(connection, store.secret, project, anna.id)
+        item = standing(connection, store.secret, project, anna.id).queue[0]
+        assert append(connection, store.secret, project.id, Answer(item.assignment, item.revision, choice, 1.0, NOW))
 
 
 def test_votes_are_exported_in_the_middle_and_replaced_later(
-    client: TestClient, study: Study, runs: tuple[Path, Path], tmp_path: Path
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    place = tmp_path / "db" / "votes.sqlite3"
+    store = Store.at(place)
+    open_study(store, read_arms(runs), Design())
     with pytest.raises(InputError, match="no votes to export"):
-        export_votes(study.store, runs[0])
-    item = client.get("/api/next", params={"annotator": "anna"}).json()["queue"][0]
-    state = client.post("/api/vote", json=ballot(item)).json()
-    export_votes(study.store, runs[0])
-    client.post("/api/vote", json=ballot(state["queue"][0], "tie"))
-    parquet, jsonl = export_votes(study.store, runs[0])
-    assert Run.open(runs[0]).votes() == study.store.votes()
+        export_votes(store, runs[0])
+    answer(store, "left")
+    export_votes(store, runs[0])
+    answer(store, "tie")
+    parquet, jsonl = export_votes(store, runs[0])
+    assert Run.open(runs[0]).votes() == sorted(store.votes(), key=lambda v: (v.answered_at, v.id))
     assert pd.read_parquet(parquet)["choice"].tolist() == ["left", "tie"]
-    assert [json.loads(line)["annotator"] for line in jsonl.read_text().splitlines()] == ["anna", "anna"]
-    lead = client.get("/api/export", params={"token": "lead-token"})
-    assert [json.loads(line)["left_label"] in SECRETS for line in lead.text.splitlines()] == [True, True]
+    rows = [json.loads(line) for line in jsonl.read_text().splitlines()]
+    assert [row["annotator"] for row in rows] == ["anna", "anna"] and {row["left_label"] for row in rows} <= {*SECRETS}
     with pytest.raises(InputError, match="neither a run folder nor"):
-        export_votes(study.store, tmp_path / "votes.csv")
-    config = LabelConfig(runs, db=tmp_path / "db" / "votes.sqlite3", export=tmp_path / "out" / "votes.jsonl")
-    label(config)
+        export_votes(store, tmp_path / "votes.csv")
+    assert label(LabelConfig(runs, db=str(place), export=tmp_path / "out" / "votes.jsonl")) is None
     assert len((tmp_path / "out" / "votes.jsonl").read_text().splitlines()) == 2
     with pytest.raises(InputError, match="no vote database"):
         label(LabelConfig(runs, export=tmp_path / "votes.jsonl"))
+
+    found = label(LabelConfig(db=str(place), verify=True))
+    assert found is not None and found.startswith("study: all 2 answers are as they were given; the chain ends in ")
+    with store.write() as connection:
+        connection.execute(sa.text("UPDATE answers SET choice = 'right' WHERE number = 2"))
+    with pytest.raises(InputError, match="answer 2 of project 'study' is broken"):
+        label(LabelConfig(db=str(place), verify=True))
+    store.close()
+
+
+def test_addresses_are_for_annotators_for_people_and_for_the_lead(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    store = Store.at(tmp_path / "votes.sqlite3")
+    with pytest.raises(InputError, match="has no projects"):
+        addresses(store, "http://here", "study")
+    open_study(store, read_arms(runs), Design())
+    first = addresses(store, "http://here", "study", ("Anna",))
+    again = addresses(store, "http://here", "study")
+    assert [line.split(":")[0] for line in first] == ["annotators", "Anna", "lead"]
+    # The open link stays; the lead's is new at each start, and the one before does not hold any more.
+    assert first[0] == again[0] and first[-1] != again[-1]
+    tokens = [line.partition("#join=")[2] for line in (first[1], again[-1])]
+    with store.write() as connection:
+        people = [redeem(connection, store.secret, token, "x", None, None) for token in tokens]
+    assert [(p.name, p.role) for p in people] == [("Anna", "annotator"), ("lead", "admin")]
+    store.close()
+
+
+def test_a_study_is_set_up_by_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "study.toml"
+    file.write_text('runs = ["a", "b"]\nvotes_per_pair = 3\nactive = true\nquestions = ["flaws"]\ntitle = "Which?"\n')
+
+    def config(*words: str) -> Any:
+        return parse(LabelConfig, [*words_of(file, LabelConfig, "label", list(words)), *words], "label", "")
+
+    assert config() == LabelConfig(
+        (Path("a"), Path("b")), votes_per_pair=3, active=True, questions=("flaws",), title="Which?"
+    )
+    assert config("c", "d", "--votes-per-pair", "1").runs == (Path("c"), Path("d"))
+    assert config("--votes-per-pair", "1").votes_per_pair == 1
+    file.write_text("voters = 3\n")
+    with pytest.raises(InputError, match=r"line 1.*'voters'"):
+        config()
