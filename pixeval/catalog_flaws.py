@@ -4,7 +4,14 @@ from pixeval.metric_spec import MetricSpec
 
 
 def _flaw(
-    name: str, factory: str, summary: str, citation: str, caution: str, differentiable: bool = False
+    name: str,
+    factory: str,
+    summary: str,
+    citation: str,
+    caution: str,
+    differentiable: bool = False,
+    full_heat: float = 1.0,
+    weights: str = "none",
 ) -> MetricSpec:
     return MetricSpec(
         name,
@@ -18,6 +25,8 @@ def _flaw(
         differentiable=differentiable,
         min_side=16,
         caution=caution,
+        full_heat=full_heat,
+        weights=weights,
     )
 
 
@@ -29,6 +38,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "local form of Crete-Roffet et al. 2007, doi:10.1117/12.702790",
         "Depth of field, smoke and soft shading count as flaws.",
         differentiable=True,
+        full_heat=0.9,
     ),
     _flaw(
         "noise_flaw",
@@ -37,6 +47,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "local form of Immerkaer 1996, doi:10.1006/cviu.1996.0060",
         "Grain without colour is hard to tell from fine texture such as fur and foliage, which counts in part.",
         differentiable=True,
+        full_heat=0.8,
     ),
     _flaw(
         "banding_flaw",
@@ -45,6 +56,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "cf. Wang, Kum, Chen and Kokaram, ICIP 2016",
         "Flat drawings with nearly equal colours side by side look the same to it; a few bands that run exactly across "
         "or down count little, as the edges of blocks do.",
+        full_heat=0.4,
     ),
     _flaw(
         "grid_flaw",
@@ -53,6 +65,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "cf. Wang, Sheikh and Bovik 2002, doi:10.1109/ICIP.2002.1038064",
         "Finds the grid at its original place only: not after cropping or resizing.",
         differentiable=True,
+        full_heat=0.5,
     ),
     _flaw(
         "patch_grid_flaw",
@@ -61,6 +74,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "cf. Wang, Sheikh and Bovik 2002, doi:10.1109/ICIP.2002.1038064",
         "Finds the grid at its original place only: not after cropping or resizing.",
         differentiable=True,
+        full_heat=0.6,
     ),
     _flaw(
         "jpeg_flaw",
@@ -69,6 +83,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "cf. Wang, Sheikh and Bovik 2002; Fan and de Queiroz 2003, doi:10.1109/TIP.2002.807361",
         "Blind to coding that was rescaled afterwards. Coding also makes ringing and smears colour: those detectors "
         "rightly see it too.",
+        full_heat=0.7,
     ),
     _flaw(
         "checkerboard_flaw",
@@ -77,6 +92,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "cf. Odena, Dumoulin and Olah 2016, doi:10.23915/distill.00003",
         "Woven cloth and screens photographed at the limit of resolution look the same.",
         differentiable=True,
+        full_heat=0.7,
     ),
     _flaw(
         "seam_flaw",
@@ -84,6 +100,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "a straight jump across the image, as between tiles decoded apart",
         "this project",
         "A horizon, a wall or a frame that runs straight from border to border counts.",
+        full_heat=0.6,
     ),
     _flaw(
         "ringing_flaw",
@@ -92,6 +109,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "cf. Marziliano et al. 2004, doi:10.1016/j.image.2003.08.003",
         "Fine texture along contours, such as hair, counts in part.",
         differentiable=True,
+        full_heat=0.8,
     ),
     _flaw(
         "colour_bleeding_flaw",
@@ -100,6 +118,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "blur of Crete-Roffet et al. 2007 in chroma against luma",
         "Coloured light and reflections count, and so does JPEG's coarser coding of colour; grey images have none.",
         differentiable=True,
+        full_heat=0.6,
     ),
     _flaw(
         "oversaturation_flaw",
@@ -107,6 +126,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "areas of colour pushed against the gamut",
         "this project; chroma of the RGB hexcone, Smith 1978, doi:10.1145/965139.807361",
         "Pure flat colours of logos and drawings count, and so do coloured lights that are overexposed.",
+        full_heat=0.7,
     ),
     _flaw(
         "clipping_flaw",
@@ -114,6 +134,7 @@ FLAWS: tuple[MetricSpec, ...] = (
         "gradients cut off at black or white",
         "this project",
         "Lamps and the sun are rightly white and count all the same.",
+        full_heat=0.15,
     ),
     _flaw(
         "repetition_flaw",
@@ -122,6 +143,16 @@ FLAWS: tuple[MetricSpec, ...] = (
         "copy-move by key points, cf. Amerini et al. 2011, doi:10.1109/TIFS.2011.2129512",
         "Things that are rightly equal, such as the parts of a drawing, count; regular patterns, mirrored, turned and "
         "rescaled copies do not.",
+    ),
+    _flaw(
+        "warp_flaw",
+        "warp_flaw:WarpFlaw",
+        "structure pulled out of shape, as if it had melted",
+        "this project: a small network over curvature and direction of contours, trained on planted warps",
+        "Wavy things (fur seen close, petals, water) count in part; it knows nothing of anatomy, perspective or text: "
+        "what is wrong in clean contours is not found.",
+        full_heat=0.8,
+        weights="Apache-2.0 (bundled)",
     ),
     _flaw(
         "blank_flaw",

@@ -24,6 +24,8 @@ def catalogue_tables() -> str:
     for family in FAMILIES:
         rows = [_row(spec) for spec in CATALOG if spec.family == family]
         head = ["| metric | better | range | measures | when not to trust it | source |", "|---|---|---|---|---|---|"]
+        if family == "flaws":
+            head = [head[0] + " drawn in full from |", head[1] + "---|"]
         blocks.append("\n".join([f"### {TITLES[family]}", "", *head, *rows]))
     return "\n\n".join(blocks)
 
@@ -32,7 +34,7 @@ def _row(spec: MetricSpec) -> str:
     better = "higher" if spec.higher_is_better else "lower"
     return (
         f"| `{spec.name}` | {better} | {_bound(spec.low, '(')}, {_bound(spec.high, ')')} | {spec.summary} "
-        f"| {spec.caution} | {spec.citation} |"
+        f"| {spec.caution} | {spec.citation} |" + (f" {spec.full_heat:g} |" if spec.family == "flaws" else "")
     )
 
 

@@ -54,6 +54,9 @@ class MetricSpec:
     """When not to trust it, for people."""
     undefined: str = ""
     """Why there may rightly be no finite value, for people; without it such a value counts as a failure."""
+    full_heat: float = 1.0
+    """For metrics with a heat map: the heat that overlays draw at full strength, about what the hottest tenth of a
+    medium planted flaw has. Heat maps themselves are not scaled."""
     unit: str = ""
     """What the value is counted in; empty for pure numbers, shares and probabilities."""
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pixeval import __version__
 from pixeval.anchors import Anchors, Degree, Picture, Series
+from pixeval.catalog import find
 from pixeval.own_scores import OwnScores, Placed
 from pixeval.pictures import inline
 from pixeval.scoring.heatmap_overlay import outlined, overlay
@@ -96,6 +97,11 @@ class Page:
     own: OwnScores | None
     higher_is_better: bool
 
+    @property
+    def _full(self) -> float:
+        """Heat that is drawn at full strength."""
+        return find(self.found["metric"]["name"]).full_heat
+
     def html(self) -> str:
         """The whole page."""
         metric = self.found["metric"]
@@ -144,7 +150,7 @@ class Page:
         cells = []
         for place, picture in zip(places, ends, strict=True):
             note = ", best" if place == best else ""
-            shown = _images(picture, anchors.series[0])
+            shown = _images(picture, anchors.series[0], self._full)
             if picture.heat is None and picture.pixels.shape[-1] <= ENLARGED:
                 shown = _image(picture.pixels, picture.title, 2)
             cells.append(
@@ -210,8 +216,8 @@ class Page:
             title = f"{_text(series.kind.capitalize())} <code>{_text(series.name)}</code>"
             wide = " wide" if series.kind == "photograph" and series.pictures[0].pixels.shape[-1] > ENLARGED else ""
             cells = "".join(
-                f"<figure>{_images(p, series)}<figcaption><strong>{_number(p.value)}</strong>{_text(p.title)}"
-                f"{'. ' + _text(p.reason) if p.reason else ''}</figcaption></figure>"
+                f"<figure>{_images(p, series, self._full)}<figcaption><strong>{_number(p.value)}</strong>"
+                f"{_text(p.title)}{'. ' + _text(p.reason) if p.reason else ''}</figcaption></figure>"
                 for p in series.pictures
             )
             parts.append(f'<h3>{title}</h3><div class="strip{wide}" tabindex="0">{cells}</div>')
@@ -269,7 +275,7 @@ class Page:
             if one.pixels is not None:
                 shown = _image(one.pixels, one.place)
                 if one.heat is not None:
-                    shown += _image(overlay(one.pixels, one.heat), f"heat map, {one.place}")
+                    shown += _image(overlay(one.pixels, one.heat, self._full), f"heat map, {one.place}")
             interval = "" if one.low is None else f"95 %: {_number(one.low)} to {_number(one.high)}<br>"
             cells.append(
                 f"<figure><figcaption><strong>{_number(one.value)}</strong>{_text(one.place)}<br>{interval}"
@@ -278,11 +284,11 @@ class Page:
         return f'<div class="strip own" tabindex="0">{"".join(cells)}</div>'
 
 
-def _images(picture: Picture, series: Series) -> str:
+def _images(picture: Picture, series: Series, full: float) -> str:
     shown = _image(picture.pixels, picture.title)
     if picture.heat is None:
         return shown
-    laid = overlay(picture.pixels, picture.heat)
+    laid = overlay(picture.pixels, picture.heat, full)
     return shown + _image(laid if series.mask is None else outlined(laid, series.mask), f"heat map, {picture.title}")
 
 

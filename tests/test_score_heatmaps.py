@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from pixeval import cli
+from pixeval.catalog import CATALOG
 from pixeval.images import read_image, write_png
 from pixeval.runs import Run
+from pixeval.scoring.heatmap_overlay import LEAST_WIDTH, STRIP, captioned, overlay
 from pixeval.validation.drawn_images import drawn_image
 
 
@@ -40,7 +43,8 @@ def test_overlays_are_written_once(folder: Path, tmp_path: Path, capsys: pytest.
     assert any("broken.png" in reason for reason in failed)
     ids = {sample.path: sample.id for sample in Run.open(out).samples()}
     laid = read_image(out / "heatmaps" / "blank_flaw" / f"{ids['1.png']}.png")
-    assert laid.shape == (3, 56, 56)
+    assert laid.shape == (3, 56 + STRIP, LEAST_WIDTH)
+    assert torch.equal(laid[:, :56, 56:], torch.ones(3, 56, LEAST_WIDTH - 56))
     assert not (out / "heatmaps" / "sharpness").exists()
 
     files = sorted((out / "heatmaps").rglob("*.png"))
@@ -60,3 +64,22 @@ def test_without_the_switch_there_are_none(folder: Path, tmp_path: Path, capsys:
     assert cli.run(["score", str(folder), "--metrics", "blank_flaw", "--out", str(out), "--json"]) < 2
     assert "heatmaps" not in json.loads(capsys.readouterr().out)
     assert not (out / "heatmaps").exists()
+
+
+def test_heat_is_drawn_in_the_scale_of_its_metric_with_the_score_below() -> None:
+    image = drawn_image(3, 200)
+    heat = torch.linspace(0, 1, 200).expand(200, -1)
+    torch.testing.assert_close(overlay(image, 0.2 * heat, full=0.2), overlay(image, heat))
+    magenta = overlay(image, heat)[0] - overlay(image, heat)[1]
+    assert (magenta.diff(dim=-1) > -1e-3).float().mean() > 0.9
+    assert magenta[:, 100:].min() > 0.4
+    first, second, other = (
+        captioned(overlay(image, heat), "blur_flaw", v, f) for v, f in ((0.1, 1), (0.2, 1), (0.1, 0.5))
+    )
+    assert first.shape == (3, 200 + STRIP, 200)
+    bar = first[:, 200:][:, 22, 44:116]
+    torch.testing.assert_close(bar[0] - bar[1], (bar[0] - bar[1]).cummax(0).values)
+    for one in (second, other):
+        assert torch.equal(first[:, :200], one[:, :200])
+        assert not torch.equal(first, one)
+    assert all(0 < spec.full_heat <= 1 for spec in CATALOG)

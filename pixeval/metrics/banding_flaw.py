@@ -20,9 +20,9 @@ class BandingFlaw(HeatMean):
     the contours of a gradient that runs exactly across or down with few bands.
     """
 
-    fingerprint = "banding_flaw/3"
+    fingerprint = "banding_flaw/4"
     flat = 0.75 * STEP
-    half = 4.0
+    half = 2.0
     """Mean square height in levels."""
     least = 0.1
     """Of the same, left to chance."""
@@ -33,7 +33,7 @@ class BandingFlaw(HeatMean):
         """N x H x W in [0, 1]."""
         across = self._off_lattice(self._contours(images))
         down = self._off_lattice(self._contours(images.transpose(-1, -2))).transpose(-1, -2)
-        signal = gaussian((torch.maximum(across, down) / STEP).square(), 4.0)
+        signal = gaussian((torch.maximum(across, down) / STEP).square(), 7.0)
         return saturating((signal - self.least).clamp_min(0), self.half).squeeze(1)
 
     def _off_lattice(self, contours: Tensor) -> Tensor:

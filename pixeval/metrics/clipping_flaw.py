@@ -13,10 +13,12 @@ class ClippingFlaw(HeatMean):
 
     Per channel. An area counts as far as the values three pixels outside of it approach the limit on a slope; paper
     white and flat black that end at contours were meant, and have no heat. Where half to nine tenths of the border of
-    the image are pinned, it is a ground of paper, whose objects may well fade into it: its heat counts a tenth.
+    the image are pinned, it is a ground of paper, whose objects may well fade into it: its heat counts a tenth. Where
+    colour is near its purest, it is the chroma that was cut off (:class:`~pixeval.metrics.flaws.OversaturationFlaw`),
+    and counts less.
     """
 
-    fingerprint = "clipping_flaw/2"
+    fingerprint = "clipping_flaw/3"
 
     def heatmap(self, images: Tensor) -> Tensor:
         """N x H x W in [0, 1]."""
@@ -28,7 +30,8 @@ class ClippingFlaw(HeatMean):
             rows = (turned < 1.5 * STEP).flatten(1).any(1).nonzero()[:, 0]
             if len(rows):
                 heat = heat.index_put((rows,), torch.maximum(heat[rows], _pinned(turned[rows])))
-        return heat.view(n, channels, height, width).mean(1)
+        chroma = images.amax(1) - images.amin(1)
+        return heat.view(n, channels, height, width).mean(1) * (1 - ramp(chroma, 0.5, 0.9))
 
 
 def _pinned(planes: Tensor) -> Tensor:

@@ -13,18 +13,20 @@ class RepetitionFlaw(HeatMean):
 
     Windows of 7 pixels around corners and spots are compared with each other (copy-move detection by key points, cf.
     Amerini et al. 2011). Three or more pairs that agree, at one and the same shift of at least 16 pixels, make their
-    surroundings hot. What resembles its own neighbourhood, as stripes and fine grids do, is left out: regular texture
-    is no clone. Turned, mirrored and rescaled copies are not found, and strong recompression hides copies. The value is
-    the share of the image that was copied or is a copy.
+    surroundings hot, if one in seven of all pairs at that shift does: on a lattice few of many agree. What resembles
+    its own neighbourhood, as stripes and fine grids do, is left out: regular texture is no clone. Turned, mirrored and
+    rescaled copies are not found, and strong recompression hides copies. The value is the share of the image that was
+    copied or is a copy.
     """
 
-    fingerprint = "repetition_flaw/2"
+    fingerprint = "repetition_flaw/3"
     window = 7
     density = 1 / 42
     """Most key points per pixel; of large images ``most``."""
     most = 2000
     nearest = 16
     pairs = 3
+    share = 0.15
 
     def heatmap(self, images: Tensor) -> Tensor:
         """N x H x W in [0, 1]."""
@@ -76,12 +78,12 @@ class RepetitionFlaw(HeatMean):
         enough = alike > 0.99 - 0.25 / torch.minimum(one, other).square()
         enough &= ((one - other).abs() < 0.5 + 0.1 * torch.minimum(one, other)) & (distance >= self.nearest)
         enough &= ~(regular[first] | regular[second])
-        first, second, down, across = first[enough], second[enough], down[enough], across[enough]
-        # a shift and its opposite are one
-        sign = torch.where((down < 0) | ((down == 0) & (across < 0)), -1, 1)
-        width = grey.shape[-1]
-        shifts = sign * down * 2 * width + sign * across + width
-        agreed = torch.bincount(shifts)[shifts] >= self.pairs
+        first, second = first[enough], second[enough]
+        shifts = _shifts(rows, columns, first, second, grey.shape[-1])
+        every = torch.triu_indices(len(rows), len(rows), 1, device=grey.device)
+        possible = torch.bincount(_shifts(rows, columns, every[0], every[1], grey.shape[-1]))
+        number = torch.bincount(shifts)[shifts]
+        agreed = (number >= self.pairs) & (number >= self.share * possible[shifts])
         return torch.cat((first[agreed], second[agreed]))
 
     def _windows(self, grey: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -89,6 +91,13 @@ class RepetitionFlaw(HeatMean):
         reach = torch.arange(self.window, device=grey.device) - self.window // 2
         found = grey[0, 0][rows[:, None, None] + reach[:, None], columns[:, None, None] + reach].flatten(1)
         return found - found.mean(1, keepdim=True)
+
+
+def _shifts(rows: Tensor, columns: Tensor, first: Tensor, second: Tensor, width: int) -> Tensor:
+    """A number for the shift of each pair of key points; a shift and its opposite are one."""
+    down, across = rows[second] - rows[first], columns[second] - columns[first]
+    sign = torch.where((down < 0) | ((down == 0) & (across < 0)), -1, 1)
+    return sign * down * 2 * width + sign * across + width
 
 
 def _corner_strength(grey: Tensor) -> Tensor:

@@ -23,9 +23,9 @@ class JpegFlaw(HeatMean):
     Sheikh and Bovik 2002), where blocks lack what those around them have.
     """
 
-    fingerprint = "jpeg_flaw/2"
-    half = 3 * STEP
-    least = 0.3 * STEP
+    fingerprint = "jpeg_flaw/3"
+    half = STEP
+    least = 0.2 * STEP
     """Steps below are left to chance."""
 
     def heatmap(self, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Local warps and melted structure, found by a small network that was trained on planted ones."""
+"""Local warps and melted structure: fixed measurements of contours, judged by a small network trained on warps."""
 
-import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,69 +9,102 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixeval.errors import InputError
-from pixeval.metrics.flaw_heat import HeatMean
+from pixeval.metrics.filters import gaussian, luma, sobel
+from pixeval.metrics.flaw_heat import STEP, gradient_magnitude, ramp
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "zoo" / "warp" / "model.safetensors"
-WIDTHS = (20, 40, 60, 72)
-"""Channels at 1/2, 1/4, 1/8 and 1/16 of the resolution."""
-MULTIPLE = 2 ** len(WIDTHS)
+SCALES = (1.0, 2.0, 4.0)
+"""Sigmas in pixels at which contours are measured."""
+CHANNELS = 5 * len(SCALES) + 1
+WIDTH = 48
+DILATIONS = (1, 2, 4, 2, 1)
+CELL = 4
+"""Pixels a side of the places that the network judges."""
+
+
+def contour_measurements(images: Tensor) -> Tensor:
+    """N x 3 x H x W -> N x 16 x ceil(H / 2) x ceil(W / 2), each about in [-1, 1] and independent of contrast.
+
+    Per scale: direction of the contour as cosine and sine of twice its angle and how clearly there is one; its
+    curvature, signed and not; and once how much structure there is. What resampling does to the finest detail is
+    smoothed away first, so that it cannot serve as a sign of a warp.
+    """
+    grey = luma(images)
+    found = []
+    for sigma in SCALES:
+        smooth = gaussian(grey, sigma)
+        down, across = sobel(smooth)
+        power = down.square() + across.square()
+        usual = gaussian(power, 3 * sigma) + (0.5 * STEP) ** 2
+        strength = (power / (power + usual)).sqrt()
+        curvature = torch.tanh(sigma * _curvature(down, across, power))
+        found += [
+            (across.square() - down.square()) / (power + usual),
+            2 * down * across / (power + usual),
+            strength,
+            curvature * strength,
+            curvature.abs() * strength,
+        ]
+    found.append(2 * presence(images) - 1)
+    return F.avg_pool2d(torch.cat(found, 1), 2, ceil_mode=True, count_include_pad=False)
+
+
+def _curvature(down: Tensor, across: Tensor, power: Tensor) -> Tensor:
+    """Of the level lines, in 1 / pixel: the divergence of the direction of the gradient."""
+    length = (power + (0.25 * STEP) ** 2).sqrt()
+    return sobel(down / length)[0] + sobel(across / length)[1]
+
+
+def presence(images: Tensor) -> Tensor:
+    """N x 1 x H x W in [0, 1]: where there is structure that could be warped."""
+    return ramp(gaussian(gradient_magnitude(gaussian(luma(images), 1.0)), 5.0), 0.75 * STEP, 4 * STEP)
 
 
 class WarpNet(nn.Module):
-    """A fully convolutional U-Net: N x 3 x H x W in [0, 1] to logits N x H x W that a place is warped (0.4 M)."""
+    """Contour measurements to logits, one per cell of 4 pixels; sees about 90 pixels around (0.13 M parameters)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, WIDTHS[0], 5, stride=2, padding=2)
-        self.down = nn.ModuleList(Stage(width, width) for width in WIDTHS)
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in _steps())
-        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in _steps())
-        self.up = nn.ModuleList(Stage(2 * a, a) for a, _ in _steps())
-        self.head = nn.Conv2d(WIDTHS[0], 1, 3, padding=1)
+        self.first = nn.Conv2d(CHANNELS, 32, 3, padding=1)
+        self.shrink = nn.Conv2d(32, WIDTH, 3, stride=2, padding=1)
+        self.blocks = nn.ModuleList(Block(dilation) for dilation in DILATIONS)
+        self.head = nn.Conv2d(WIDTH, 1, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits N x H x W; any size of at least one pixel."""
-        height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
-        level = self.down[0](self.stem(2 * padded - 1))
-        kept = [level]
-        for shrink, stage in zip(self.shrink, self.down[1:], strict=True):
-            level = stage(shrink(level))
-            kept.append(level)
-        for depth in reversed(range(len(self.up))):
-            wide = F.interpolate(self.grow[depth](level), scale_factor=2.0, mode="nearest")
-            level = self.up[depth](torch.cat((wide, kept[depth]), 1))
-        logits = F.interpolate(self.head(level), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return logits[:, 0, :height, :width]
+    def forward(self, measurements: Tensor) -> Tensor:
+        """N x 16 x h x w -> N x 1 x ceil(h / 2) x ceil(w / 2)."""
+        out = F.silu(self.shrink(F.silu(self.first(measurements))))
+        for block in self.blocks:
+            out = block(out)
+        logits: Tensor = self.head(out)
+        return logits
 
 
-class Stage(nn.Module):
-    """Two 3 x 3 convolutions with group normalisation and a residual connection."""
+class Block(nn.Module):
+    """A dilated 3 x 3 and a 1 x 1 convolution beside a short cut, normalised over the channels of each place."""
 
-    def __init__(self, inputs: int, width: int) -> None:
+    def __init__(self, dilation: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(inputs, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.norms = nn.ModuleList(nn.GroupNorm(4, width) for _ in range(2))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.wide = nn.Conv2d(WIDTH, WIDTH, 3, padding=dilation, dilation=dilation)
+        self.mix = nn.Conv2d(WIDTH, WIDTH, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """N x inputs x H x W -> N x width x H x W."""
-        start = self.first(features)
-        out: Tensor = start + self.second(F.silu(self.norms[0](start)))
-        return F.silu(self.norms[1](out))
+        """N x 48 x h x w -> the same."""
+        normed = self.norm(features.movedim(1, -1)).movedim(-1, 1)
+        out: Tensor = features + self.mix(F.silu(self.wide(normed)))
+        return out
 
 
-def _steps() -> list[tuple[int, int]]:
-    return list(itertools.pairwise(WIDTHS))
+class WarpFlaw:
+    """Structure that looks melted or pulled out of shape, where there is structure, as judged by :class:`WarpNet`.
 
-
-class WarpFlaw(HeatMean):
-    """Places that look melted or pulled out of shape, as judged by :class:`WarpNet`; value: mean of the map.
-
-    Trained on smooth random displacements planted in icons and drawings; it knows nothing of anatomy.
+    Trained on smooth random displacements planted in photographs, icons and drawings; it knows nothing of anatomy.
+    Value: mean over places weighted by the presence of structure; where this fills less than a fifth of the image, the
+    value falls with it.
     """
 
-    fingerprint = "warp_flaw/1"
+    fingerprint = "warp_flaw/2"
+    least = 0.2
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
         self.net = WarpNet()
@@ -81,8 +114,15 @@ class WarpFlaw(HeatMean):
             raise InputError(f"{weights} is missing; train it: python -m trainers.pretrain warp") from error
         self.net.eval().requires_grad_(False)
 
+    def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
+        """N values in [0, 1]; higher is worse."""
+        weight = presence(images)
+        return self.heatmap(images).flatten(1).mean(1) / weight.flatten(1).mean(1).clamp_min(self.least)
+
     def heatmap(self, images: Tensor) -> Tensor:
         """N x H x W in [0, 1]."""
         self.net.to(images.device, images.dtype)
-        heat: Tensor = self.net(images).sigmoid()
-        return heat
+        heat = self.net(contour_measurements(images)).sigmoid()
+        height, width = images.shape[-2:]
+        wide = F.interpolate(heat, scale_factor=float(CELL), mode="bilinear")[..., :height, :width]
+        return (wide * presence(images)).squeeze(1)

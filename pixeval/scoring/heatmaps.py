@@ -19,6 +19,9 @@ from pixeval.scoring.batches import Batch, chunks, decode_chunk, read_chunk
 from pixeval.scoring.heatmap_overlay import write_overlay
 from pixeval.scoring.image_pass import LoadedMetric
 
+DRAWING = "drawing/2"
+"""Version of how heat is drawn."""
+
 
 def write_heatmaps(
     run: Run, metrics: Sequence[LoadedMetric], batch_size: int, device: str = "cpu", progress: bool = False
@@ -35,7 +38,7 @@ def write_heatmaps(
     root = run.path / "heatmaps"
     wanted = [metric for metric in metrics if metric.spec.family == "flaws"]
     for metric in wanted:
-        _keep_only(root / metric.spec.name, metric.scorer.fingerprint)
+        _keep_only(root / metric.spec.name, f"{metric.scorer.fingerprint} {DRAWING} {metric.spec.full_heat:g}")
     written, there, failed = 0, 0, Counter[str]()
     total = len(images.samples)
     with tqdm(total=total, desc="heat maps", unit="image", file=sys.stderr, disable=None if progress else True) as bar:
@@ -69,17 +72,19 @@ def _write_batch(root: Path, batch: Batch, metric: LoadedMetric, failed: Counter
     for i in missing:
         try:
             with torch.no_grad():
-                heat = metric.scorer.heatmap(batch.images[i : i + 1])[0].float()
+                one = batch.images[i : i + 1]
+                heat, value = metric.scorer.heatmap(one)[0].float(), float(metric.scorer(one))
         except Exception as error:  # a metric may fail in any way; the other images go on
             failed[f"{metric.spec.name} failed: {type(error).__name__}: {error}"] += 1
             continue
-        write_overlay(batch.images[i].cpu(), heat.cpu(), overlay_path(root, metric, batch.samples[i]))
+        target = overlay_path(root, metric, batch.samples[i])
+        write_overlay(batch.images[i].cpu(), heat.cpu(), target, metric.spec, value)
         written += 1
     return written
 
 
 def _keep_only(folder: Path, fingerprint: str) -> None:
-    """Remove the overlays of ``folder`` unless they were made under this fingerprint."""
+    """Remove the overlays of ``folder`` unless they were made under this fingerprint of metric and drawing."""
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / "fingerprint.txt"
     if note.exists() and note.read_text(encoding="utf-8") == fingerprint:

@@ -237,7 +237,7 @@ def draw_examples(images: Sequence[CleanImage], names: Sequence[str], path: Path
             if planted.change >= VISIBLE:
                 with torch.no_grad():
                     heat = load(find(flaw.detector)).heatmap(planted.pixels[None])[0]
-                laid = outlined(overlay(planted.pixels, heat), planted.mask)
+                laid = outlined(overlay(planted.pixels, heat, find(flaw.detector).full_heat), planted.mask)
                 tiles.append(_named(_boxed(torch.cat((planted.pixels, laid), 2)), flaw.name.replace("_", " ")))
                 break
     if not tiles:

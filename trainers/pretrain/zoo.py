@@ -77,8 +77,8 @@ def dit(
 
 
 def warp(
-    steps: int = 3000,
-    batch: int = 32,
+    steps: int = 2400,
+    batch: int = 8,
     learning_rate: float = 2e-3,
     device: str = "cpu",
     bf16: bool = False,
