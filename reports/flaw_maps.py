@@ -35,8 +35,9 @@ def flaw_maps(exhibits: Sequence[Exhibit], metric: str | None, files: Mapping[st
         scorer = load_flaw_scorer(metric)
     except (InputError, ImportError, AttributeError, TypeError, OSError) as error:
         return FlawMaps({}, f"The flaw metric {metric} could not be loaded ({error}), so there is no heat map.")
+    full = find(metric).full_heat
     ids = sorted({sample for exhibit in exhibits for sample in exhibit.pairing.ids})
-    made = dict(zip(ids, parallel(lambda sample: _overlay(scorer, files[sample]), ids), strict=True))
+    made = dict(zip(ids, parallel(lambda sample: _overlay(scorer, files[sample], full), ids), strict=True))
     return FlawMaps({e.key: (made[e.pairing.ids[0]], made[e.pairing.ids[1]]) for e in exhibits}, None)
 
 
@@ -52,11 +53,11 @@ def load_flaw_scorer(metric: str) -> FlawScorer:
     return scorer
 
 
-def _overlay(scorer: FlawScorer, path: Path) -> Picture:
+def _overlay(scorer: FlawScorer, path: Path, full: float) -> Picture:
     try:
         image = read_image(path)
         with torch.no_grad():
             heat = scorer.heatmap(image[None])[0]
-        return encode(to_uint8(overlay(image, heat)[None])[0], SIDE, QUALITY)
+        return encode(to_uint8(overlay(image, heat, full)[None])[0], SIDE, QUALITY)
     except (UnreadableImage, ValueError, RuntimeError) as error:
         return Picture("", 1, 1, str(error))
