@@ -145,6 +145,8 @@ def vote(project: str, ballot: Ballot, visit: Changing, server: Serving) -> dict
         # Odd revisions are undoings; those have their own route.
         stored = ballot.revision % 2 == 0 and append(connection, server.store.secret, found.id, answer)
         state = _state(standing(connection, server.store.secret, found, visit.user.id))
+    if stored:
+        server.watch.voted(found.id)
     return {"stored": stored, "feedback": _feedback(assigned, ballot.choice), **state}
 
 

@@ -163,6 +163,20 @@ answers = sa.Table(
     sa.UniqueConstraint("assignment", "revision"),
 )
 
+declarations = sa.Table(
+    "declarations",
+    metadata,
+    sa.Column("project", sa.ForeignKey("projects.id"), primary_key=True),
+    # stopping or exclusion; written before the first answer of a project and never changed after it.
+    sa.Column("kind", sa.String(16), primary_key=True),
+    # JSON of stopping.StoppingRule or exclusion.ExclusionRule.
+    sa.Column("rule", sa.Text, nullable=False),
+    sa.Column("declared_at", sa.String(40), nullable=False),
+    # When a stopping rule paused the project, and JSON of the stopping.Look that did.
+    sa.Column("reached_at", sa.String(40)),
+    sa.Column("outcome", sa.Text),
+)
+
 invitations = sa.Table(
     "invitations",
     metadata,

@@ -46,6 +46,12 @@ VERBS: dict[str, Verb] = {
         "pixeval.scoring.summary:render",
         "pixeval.scoring.evaluate:failed",
     ),
+    "plan-study": Verb(
+        "prompts, votes, people and hours that a study needs",
+        "human_eval_app.planner:PlanStudyConfig",
+        "human_eval_app.planner:plan_study",
+        "human_eval_app.planner:render",
+    ),
     "label": Verb("the labelling app", "human_eval_app.serve:LabelConfig", "human_eval_app.serve:label"),
     "pairs": Verb("votes or scores to preference pairs", "pixeval.pairs:PairsConfig", "pixeval.pairs:make_pairs"),
     "train sft": Verb(
