@@ -40,11 +40,16 @@ def export_votes(store: Store, target: Path, project: str | None = None) -> list
     else:
         raise InputError(f"{target} is neither a run folder nor a file ending in .parquet or .jsonl")
     for file in files:
-        if file.suffix == ".parquet":
-            write_records(file, votes, Vote)
-        else:
-            _write_jsonl(file, votes)
+        write_votes(file, votes)
     return files
+
+
+def write_votes(file: Path, votes: list[Vote]) -> None:
+    """Votes as a table, or as JSON lines where the name ends in ``.jsonl``; replaces the file."""
+    if file.suffix == ".jsonl":
+        _write_jsonl(file, votes)
+    else:
+        write_records(file, votes, Vote)
 
 
 def _write_jsonl(path: Path, votes: list[Vote]) -> None:

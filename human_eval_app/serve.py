@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -14,13 +14,17 @@ import tyro
 
 from human_eval_app.accounts import add_user, enrolment_token, find_user, invite, withdraw_invitations
 from human_eval_app.answers import verify
+from human_eval_app.exclusion import ExclusionRule, declare_exclusion
 from human_eval_app.export import export_votes
 from human_eval_app.known import planted_pairs, read_known
 from human_eval_app.projects import Project, list_projects
 from human_eval_app.schedule import Design, match_samples
 from human_eval_app.schema import projects
+from human_eval_app.stopping import StoppingRule, declare, fit_rule
 from human_eval_app.store import Store
 from human_eval_app.study import DEFAULT_NAME, DEFAULT_TITLE, Arms, open_study, read_arms, settle_overlap
+from human_eval_app.study_export import ExportConfig, export_study
+from human_eval_app.vote_import import import_votes
 from pixeval.errors import InputError
 from pixeval.records import QUESTIONS, Question
 
@@ -76,8 +80,20 @@ class LabelConfig:
     """Port to listen on."""
     public_url: str | None = None
     """Address under which people reach the app, behind a reverse proxy: https://label.example.org."""
+    stopping: StoppingRule = field(default_factory=StoppingRule)
+    """When enough votes are there, declared before the first one."""
+    exclusion: ExclusionRule = field(default_factory=ExclusionRule)
+    """Whose votes results are also given without, declared before the first one."""
     export: Path | None = None
-    """Write the votes to this run folder, .parquet or .jsonl file, and exit."""
+    """Write the votes to this run folder, .parquet or .jsonl file, or all of the study (votes, pairs, flaw maps, heat
+    maps) to this new folder, and exit."""
+    pairs: ExportConfig = field(default_factory=ExportConfig)
+    """How the votes of an exported study become pairs."""
+    imported: Annotated[Path | None, tyro.conf.arg(name="import")] = None
+    """Read votes from this .json of Label Studio or .parquet of pick-a-pic into the first run, and exit; without runs
+    the images of a .parquet become a new run at --export."""
+    import_question: Question = "appeal"
+    """What imported votes answer, where they do not say."""
     verify: bool = False
     """Check that no stored answer was changed, left out or added, and exit."""
     seed: int = 0
@@ -90,6 +106,8 @@ def label(config: LabelConfig) -> str | None:
     Raises:
         InputError: bad runs, nothing to compare, a port in use, no votes to export, answers that were changed.
     """
+    if config.imported is not None:
+        return import_votes(config.imported, config.runs, config.import_question, config.export).summary()
     arms = read_arms(config.runs, config.prompts) if config.runs else None
     place = _place(config, arms)
     reading = config.export is not None or config.verify
@@ -99,15 +117,32 @@ def label(config: LabelConfig) -> str | None:
         if config.verify:
             return _verify(store)
         if config.export is not None:
-            _tell(export_votes(store, config.export))
-            return None
+            return _export(store, config, config.export)
         if arms is not None:
-            _set_up(store, arms, config)
+            set_up(store, arms, config)
         _serve(store, config)
         if arms is not None and store.votes():
             is_run = (arms.first_run / "run.json").exists()
             _tell(export_votes(store, arms.first_run if is_run else _home(arms) / "votes.parquet"))
     return None
+
+
+def _export(store: Store, config: LabelConfig, target: Path) -> str | None:
+    """The votes of all projects into a file or a run, or one project into a folder."""
+    if target.suffix in (".parquet", ".jsonl") or (target / "run.json").exists():
+        _tell(export_votes(store, target))
+        return None
+    with store.read() as connection:
+        there = list_projects(connection)
+    found = [project for project in there if project.name == config.project] or (there if len(there) == 1 else [])
+    if not found:
+        names = ", ".join(project.name for project in there) or "none"
+        raise InputError(f"there is no project {config.project!r}; give one with --project, out of {names}")
+    done = export_study(store, found[0], target, config.pairs)
+    left_out = "".join(f"\nleft out {name}: {why}" for name, why in done["excluded"].items())
+    unreadable = "".join(f"\nleft out a pair: {why}" for why in done["unreadable"])
+    counts = f"{done['votes']} votes, {done['pairs']} pairs, flaw maps of {done['flaw_maps']} images"
+    return f"{counts} written to {target}{left_out}{unreadable}"
 
 
 def _place(config: LabelConfig, arms: Arms | None) -> str:
@@ -125,8 +160,8 @@ def _home(arms: Arms) -> Path:
     return Path(f"{arms.first_run.resolve().name}-votes")
 
 
-def _set_up(store: Store, arms: Arms, config: LabelConfig) -> Project:
-    """The project of a command line, made or brought up to date."""
+def set_up(store: Store, arms: Arms, config: LabelConfig, guideline: str | None = None) -> Project:
+    """The project of a command line, made or brought up to date; ``guideline`` comes before that of the file."""
     matchups = match_samples(arms.groups)
     asked = tuple(q for q in QUESTIONS if q in config.questions)
     design = Design(
@@ -139,13 +174,21 @@ def _set_up(store: Store, arms: Arms, config: LabelConfig) -> Project:
         gold=config.gold,
         lease_minutes=config.lease_minutes,
     )
+    if config.stopping.kind != "none":
+        fit_rule(config.stopping, tuple(sorted(arms.groups)), design)
     known = [
         *(read_known(config.known) if config.known is not None else []),
         *planted_pairs(arms, matchups, config.planted_gold, "gold", _home(arms) / "planted", config.seed),
         *planted_pairs(arms, matchups, config.planted_training, "training", _home(arms) / "planted", config.seed),
     ]
-    guideline = _guideline(config.guideline)
+    guideline = _guideline(config.guideline) if guideline is None else guideline
     project = open_study(store, arms, design, config.project, config.title, guideline, known)
+    with store.write() as connection:
+        # A project that is gone on with keeps the rules it was started with.
+        if config.stopping.kind != "none":
+            declare(connection, project, config.stopping)
+        if config.exclusion.excludes:
+            declare_exclusion(connection, project, config.exclusion)
     overlap = design.votes_per_pair
     people = "everybody judges all of them" if overlap is None else f"{overlap} votes per pair and question"
     print(f"{len(matchups)} pairs, questions: {', '.join(asked)}; {people}", file=sys.stderr)

@@ -15,7 +15,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -32,6 +32,8 @@ from pixeval.records import Pair
 EPOCH = dt.datetime(1970, 1, 1)
 """Stands in pick-a-pic's ``created_at``: the same pairs give the same bytes."""
 ROWS_PER_GROUP = 64
+FLAW_MAPS = ("chosen_flaw_map", "rejected_flaw_map")
+"""Columns of the places of flaws, where there are any."""
 
 
 class TrainingImage(NamedTuple):
@@ -55,13 +57,17 @@ class TrainingPair(NamedTuple):
     """Estimated probability in (0.5, 1] that chosen is preferred."""
 
 
-def export_pairs(pairs: Sequence[Pair], folder: Path, policy: str) -> list[str]:
+def export_pairs(
+    pairs: Sequence[Pair], folder: Path, policy: str, flaw_maps: Mapping[str, bytes] | None = None
+) -> list[str]:
     """Write the data set; an earlier one in ``folder`` is replaced.
 
     Args:
         pairs: at least one.
         folder: new, empty, or written by this function before.
         policy: one sentence for the card: how ties were treated, or how scores were paired.
+        flaw_maps: greyscale PNG by sample id, white where flaws are; they become the columns ``chosen_flaw_map`` and
+            ``rejected_flaw_map``, which are null for images without one. None: no such columns.
 
     Returns:
         Reasons of pairs that were left out because an image could not be read.
@@ -85,7 +91,13 @@ def export_pairs(pairs: Sequence[Pair], folder: Path, policy: str) -> list[str]:
         kept.append(pair)
     if not kept:
         raise InputError(f"no pair has two readable images; the first reason: {(unreadable or ['no pairs given'])[0]}")
-    _write(folder / "preference" / "train.parquet", [_preference_row(p, encoded) for p in kept], _PREFERENCE, True)
+    schema, rows = _PREFERENCE, [_preference_row(pair, encoded) for pair in kept]
+    if flaw_maps is not None:
+        for name in FLAW_MAPS:
+            schema = schema.append(pa.field(name, _PREFERENCE.field("chosen").type))
+        for row, pair in zip(rows, kept, strict=True):
+            row |= {FLAW_MAPS[0]: _map(flaw_maps, pair.chosen), FLAW_MAPS[1]: _map(flaw_maps, pair.rejected)}
+    _write(folder / "preference" / "train.parquet", rows, schema, True)
     per_prompt = Counter(p.prompt_id for p in kept)
     rows = [_pickapic_row(p, encoded, per_prompt[p.prompt_id]) for p in kept]
     _write(folder / "pickapic" / "train.parquet", rows, _PICKAPIC, False)
@@ -104,7 +116,7 @@ def load_pairs(folder: Path) -> Sequence[TrainingPair]:
         raise InputError(f"{folder} is not a pairs data set: it has no preference/train.parquet. Use 'pixeval pairs'.")
     try:
         known = set(pq.read_schema(file).names)
-        maps = [name for name in ("chosen_flaw_map", "rejected_flaw_map") if name in known]
+        maps = [name for name in FLAW_MAPS if name in known]
         columns = ["prompt", "chosen", "rejected", "soft_label", "chosen_uid", "rejected_uid", *maps]
         table = pq.read_table(file, columns=columns, memory_map=True)
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
@@ -197,6 +209,10 @@ def _preference_row(pair: Pair, encoded: dict[str, bytes]) -> dict[str, Any]:
         "n": pair.n,
         "simulated": pair.simulated,
     }
+
+
+def _map(flaw_maps: Mapping[str, bytes], sample: str) -> dict[str, bytes | None] | None:
+    return {"bytes": flaw_maps[sample], "path": None} if sample in flaw_maps else None
 
 
 def _pickapic_row(pair: Pair, encoded: dict[str, bytes], per_prompt: int) -> dict[str, Any]:
