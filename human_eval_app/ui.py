@@ -2,9 +2,12 @@
 
 import gradio as gr
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 
+from human_eval_app import lead_api
 from human_eval_app.assets import Assets
 from human_eval_app.images import ImageCache
+from human_eval_app.lead_page import lead_head, lead_page
 from human_eval_app.rest import create_rest, guard
 from human_eval_app.store import Store
 from human_eval_app.web import Server
@@ -24,10 +27,13 @@ def create_app(
     """
     server = Server(store, images or ImageCache.of(store.secret), secure)
     rest = create_rest(server)
+    rest.include_router(lead_api.routes)
     assets = Assets()
     rest.include_router(assets.routes())
     with gr.Blocks(title="Compare images", analytics_enabled=False) as page:
         gr.HTML("", html_template="<div></div>", js_on_load=assets.start(), apply_default_css=False)
+    rest.add_api_route("/admin", _to_lead_page, include_in_schema=False)
+    rest = _mount(rest, lead_page(server), "/admin", lead_head())
     app = _mount(rest, page, "/", assets.head())
     guard(app, server, hosts)
     return app
@@ -49,3 +55,8 @@ def _mount(app: FastAPI, page: gr.Blocks, path: str, head: str) -> FastAPI:
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
     )
     return mounted
+
+
+async def _to_lead_page() -> RedirectResponse:
+    """With the slash that its relative addresses count on; relative, for a reverse proxy that adds a path."""
+    return RedirectResponse("./admin/")
