@@ -35,13 +35,16 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from human_eval_app.accounts import enrolment_token
 from human_eval_app.answers import verify
 from human_eval_app.projects import list_projects
+from human_eval_app.schedule import Design
 from human_eval_app.store import Store
+from human_eval_app.study import open_study, read_arms
 from pixeval.records import Sample, sample_id
 from pixeval.runs import Run
 
-RETRY_SECONDS = 0.1
+RETRY_SECONDS = 0.3
 PACE_SECONDS = 5.0
 
 
@@ -101,6 +104,37 @@ class Server:
         """As Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
         self.process.wait(30)
+
+
+SERVE = """
+import sys
+import uvicorn
+from human_eval_app.images import ImageCache
+from human_eval_app.rest import create_rest, guard
+from human_eval_app.store import Store
+from human_eval_app.web import Server
+
+store = Store.at(sys.argv[1])
+server = Server(store, ImageCache.of(store.secret))
+app = create_rest(server)
+guard(app, server)
+print(f"annotators: #join={sys.argv[3]}", flush=True)
+uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
+"""
+
+
+class BareServer(Server):
+    """``pixeval label`` without set-up and Gradio's page, which take most of the time to start and no part in votes."""
+
+    def __init__(self, folder: Path, db: str, prompts: int, size: int) -> None:
+        super().__init__(folder, db, prompts, size)
+        store = Store.at(db)
+        self.enrolment = enrolment_token(store.secret, open_study(store, read_arms(self.runs), Design()))
+        store.close()
+
+    def command(self) -> list[str]:
+        """What starts it."""
+        return [sys.executable, "-c", SERVE, self.db, str(self.port), self.enrolment]
 
 
 @dataclass
@@ -279,11 +313,13 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--db", default=None)
+    parser.add_argument("--bare", action="store_true", help="without set-up and page, which makes it start sooner")
     config = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["PIXEVAL_CACHE"] = str(folder / "cache")
-        server = Server(folder, config.db or str(folder / "votes.sqlite3"), config.prompts, config.size)
+        kind = BareServer if config.bare else Server
+        server = kind(folder, config.db or str(folder / "votes.sqlite3"), config.prompts, config.size)
         server.start()
         try:
             if config.what == "pace":
@@ -295,7 +331,8 @@ def main() -> None:
         finally:
             server.stop()
     database = "postgresql" if config.db else "sqlite"
-    print(json.dumps({"what": config.what, "annotators": config.annotators, "database": database, **result}, indent=2))
+    about = {"what": config.what, "annotators": config.annotators, "database": database, "bare": config.bare}
+    print(json.dumps({**about, **result}, indent=2))
 
 
 if __name__ == "__main__":

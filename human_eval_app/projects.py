@@ -87,9 +87,10 @@ def keep_project(
     return found
 
 
-def find_project(connection: sa.Connection, identity: str) -> Project | None:
-    """The project with that id."""
-    row = connection.execute(sa.select(projects).where(projects.c.id == identity)).mappings().first()
+def find_project(connection: sa.Connection, identity: str, changing: bool = False) -> Project | None:
+    """The project with that id; ``changing`` takes its row until the transaction ends."""
+    query = sa.select(projects).where(projects.c.id == identity)
+    row = lock_project(connection, identity) if changing else connection.execute(query).mappings().first()
     return None if row is None else _project(row)
 
 

@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -64,8 +65,14 @@ class Design:
     @classmethod
     def from_json(cls, text: str) -> "Design":
         """From the text of :meth:`to_json`."""
-        values = json.loads(text)
-        return cls(**{**values, "questions": tuple(values["questions"])})
+        return _read_design(text)
+
+
+@lru_cache(maxsize=64)
+def _read_design(text: str) -> Design:
+    # Every vote asks for the design of its project.
+    values = json.loads(text)
+    return Design(**{**values, "questions": tuple(values["questions"])})
 
 
 def default_overlap(pairs: int) -> int | None:

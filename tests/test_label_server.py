@@ -12,11 +12,6 @@ from types import ModuleType
 
 import pytest
 
-from human_eval_app.accounts import enrolment_token
-from human_eval_app.schedule import Design
-from human_eval_app.store import Store
-from human_eval_app.study import open_study, read_arms
-
 
 @pytest.fixture(scope="module")
 def load() -> ModuleType:
@@ -31,34 +26,9 @@ def load() -> ModuleType:
     return module
 
 
-SERVE = """
-import sys
-import uvicorn
-from human_eval_app.images import ImageCache
-from human_eval_app.rest import create_rest, guard
-from human_eval_app.store import Store
-from human_eval_app.web import Server
-
-store = Store.at(sys.argv[1])
-server = Server(store, ImageCache.of(store.secret))
-app = create_rest(server)
-guard(app, server)
-print(f"annotators: #join={sys.argv[3]}", flush=True)
-uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
-"""
-"""``pixeval label`` without the set-up and Gradio's page, which take most of the time to start and no part in votes."""
-
-
 @pytest.fixture
 def server(load: ModuleType, database: str, tmp_path: Path) -> Iterator[object]:
-    class Rest(load.Server):  # type: ignore[name-defined,misc]
-        def command(self) -> list[str]:
-            return [sys.executable, "-c", SERVE, self.db, str(self.port), self.enrolment]
-
-    server = Rest(tmp_path, database, prompts=6, size=64)
-    store = Store.at(database)
-    server.enrolment = enrolment_token(store.secret, open_study(store, read_arms(server.runs), Design()))
-    store.close()
+    server = load.BareServer(tmp_path, database, prompts=6, size=64)
     server.start()
     yield server
     if server.process.poll() is None:
