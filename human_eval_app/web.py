@@ -16,6 +16,7 @@ from human_eval_app.accounts import User, csrf_token, session_user
 from human_eval_app.images import ImageCache
 from human_eval_app.projects import Project, find_project, is_member
 from human_eval_app.store import Store
+from human_eval_app.watch import Watch
 
 COOKIE = "pixeval_session"
 BURST = 120
@@ -53,6 +54,10 @@ class Server:
     secure: bool = False
     """Whether cookies are for https only, whatever the connection looks like (behind a proxy)."""
     pace: Pace = field(default_factory=Pace)
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "watch", Watch(self.store))
 
 
 @dataclass(frozen=True)
