@@ -419,6 +419,16 @@ def test_a_phone_in_the_hand(visit: Callable[..., Any], app: LabelApp) -> None:
     )
 
 
+def test_a_lead_comes_to_the_lead_s_page(visit: Callable[..., Any], app: LabelApp) -> None:
+    page = visit()
+    page.goto(app.links["lead"])
+    page.get_by_label("Your name").fill("lead")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/admin/")
+    page.goto(app.url)
+    page.get_by_role("link", name="The lead's page").wait_for()
+
+
 def test_ctrl_c_ends_cleanly_and_a_late_answer_waits(visit: Callable[..., Any], app: LabelApp) -> None:
     page = visit()
     work(page, app, "late")

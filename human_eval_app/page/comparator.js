@@ -8,6 +8,7 @@ import { keep, recall, shelfKey } from "./shelf.js";
 import { Work } from "./work.js";
 
 const RETRY_MS = 3000;
+const LEAD = "admin/";
 const NAME_KEY = shelfKey("name");
 
 /**
@@ -81,7 +82,7 @@ class Page {
         if (this.#token) await this.#join(given, password);
         else {
           this.#me = await this.#server.login(given, password);
-          this.#entered();
+          this.#welcome();
         }
       }),
     );
@@ -91,7 +92,13 @@ class Page {
     this.#me = await this.#server.join(this.#token, name, password);
     window.history.replaceState(null, "", window.location.pathname + window.location.search);
     this.#token = null;
-    this.#entered();
+    this.#welcome();
+  }
+
+  /** A lead who has just come in goes to the lead's page; everybody else to the pairs. */
+  #welcome() {
+    if (this.#me.role === "admin") window.location.assign(LEAD);
+    else this.#entered();
   }
 
   #entered() {
@@ -99,15 +106,16 @@ class Page {
     keep(NAME_KEY, name);
     const known = recall(shelfKey("project", name));
     const chosen = projects.length === 1 ? projects[0] : projects.find(({ id }) => id === known);
-    if (chosen) this.#open(chosen.id);
+    if (chosen && this.#me.role !== "admin") this.#open(chosen.id);
     else this.#choose();
   }
 
   #choose() {
     this.#leave();
+    const { projects, name, role } = this.#me;
     this.#put(
-      projectsScreen(this.#me.projects, (id) => {
-        keep(shelfKey("project", this.#me.name), id);
+      projectsScreen(projects, role === "admin" ? LEAD : null, (id) => {
+        keep(shelfKey("project", name), id);
         this.#open(id);
       }),
     );

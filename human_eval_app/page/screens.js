@@ -95,18 +95,21 @@ export function joinScreen(name, join, leave) {
   );
 }
 
-/** @param {{id: string, title: string}[]} projects @param {(id: string) => void} choose */
-export function projectsScreen(projects, choose) {
+/**
+ * @param {{id: string, title: string}[]} projects
+ * @param {string|null} lead address of the lead's page, for a lead
+ * @param {(id: string) => void} choose
+ */
+export function projectsScreen(projects, lead, choose) {
+  const leads = lead ? make("a", { class: "pe-choice", href: lead, text: "The lead's page" }) : null;
   if (projects.length === 0) {
-    return screen(
-      "No study yet",
-      make("p", { text: "You are signed in, but not part of a study. Ask whoever invited you for a link." }),
-    );
+    const text = lead
+      ? "You are not an annotator of any study."
+      : "You are signed in, but not part of a study. Ask whoever invited you for a link.";
+    return screen("No study yet", make("p", { text }), leads);
   }
-  return screen(
-    "Choose a study",
-    make("div", { class: "pe-list" }, ...projects.map(({ id, title }) => action(title, () => choose(id)))),
-  );
+  const list = projects.map(({ id, title }) => action(title, () => choose(id)));
+  return screen("Choose a study", make("div", { class: "pe-list" }, ...list), leads);
 }
 
 /**
