@@ -82,9 +82,9 @@ class ObjectiveConfig(TrainConfig):
     """Steps per pixel term: it is computed at every k-th step and counts k times there, which leaves the mean of the
     gradient over steps as it is and makes it noisier."""
     plan: bool = False
-    """Print what a step will cost in memory, arithmetic and time, and do nothing else; loads no weights and no data."""
+    """Print what a step will cost in memory, arithmetic and time, and do nothing else; reads no weights and no data."""
     plan_tflops: float | None = None
-    """What the device reaches in TFLOP/s, for the time in the plan; none to measure this machine, once."""
+    """What the device reaches in TFLOP/s, for the time in the plan; none to rehearse some steps on this machine."""
 
 
 def check_objective(config: ObjectiveConfig) -> None:

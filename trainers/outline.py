@@ -1,7 +1,8 @@
-"""A model without its weights: built from the configurations in a pipeline folder, on tensors that hold no data."""
+"""A model without its weights: built from the configurations in a pipeline folder, on no data or on random numbers."""
 
 import inspect
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,24 @@ from trainers.families.detect import FAMILIES
 from trainers.latent_diffusion import Conditioning, LatentDiffusion
 
 CONFIGURATIONS = ["model_index.json", "*/config.json", "*/scheduler_config.json", "*/tokenizer_config.json"]
+SPREAD = 0.02
+"""Deviation of random weights."""
 WIDTHS = ("joint_attention_dim", "caption_channels", "cap_feat_dim", "cross_attention_dim")
 """Names that the width of the text's embeddings has in the configurations of denoisers."""
 
 
 class Outline:
-    """A family on tensors without data; runs as the real model does and computes nothing.
+    """A family on tensors without data, which runs as the real model does and computes nothing; or on random ones.
 
     Args:
         model: a pipeline folder, a bundled model, or owner/name on the hub, of which the configurations are downloaded.
+        device: of random tensors; None for tensors without data, which claim to be on the CPU.
 
     Raises:
         InputError: not a pipeline of a supported family, or a configuration is missing.
     """
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, device: torch.device | None = None) -> None:
         found = resolve_model(str(model))
         self.folder = found if isinstance(found, Path) else _download(found)
         self.index = read_json(self.folder / "model_index.json")
@@ -43,19 +47,24 @@ class Outline:
             parts = {part: self._part(part, *value) for part, value in self.index.items() if isinstance(value, list)}
             options = {key: value for key, value in self.index.items() if key[0] != "_" and not isinstance(value, list)}
             self.model: LatentDiffusion = FAMILIES[self.name](getattr(diffusers, self.name)(**parts, **options))
-        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.device = torch.device("cpu") if device is None else device
+        self._mode: AbstractContextManager[Any] = (
+            FakeTensorMode(allow_non_fake_inputs=True) if device is None else nullcontext()
+        )
 
     def settle(self, *modules: nn.Module) -> None:
-        """Give modules tensors that claim to be on the CPU; to be called when they are as they will be trained."""
+        """Give modules their tensors; to be called when they are as they will be trained."""
         for module in modules:
             trained = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
-            with self.fake:
-                module.to_empty(device="cpu")
+            with self._mode, torch.no_grad():
+                module.to_empty(device=self.device)
+                for tensor in (*module.parameters(), *module.buffers()):
+                    _ = tensor.normal_(std=SPREAD) if tensor.is_floating_point() else tensor.zero_()
                 for part in module.modules():
                     # Tables of positions that a model keeps without registering them.
                     for name, value in vars(part).items():
                         if name[0] != "_" and any(leaf.is_meta for leaf in tree_leaves(value) if _plain(leaf)):
-                            setattr(part, name, tree_map(_emptied, value))
+                            setattr(part, name, tree_map(self._zeros, value))
             for name, parameter in module.named_parameters():
                 parameter.requires_grad_(trained[name])
 
@@ -66,9 +75,9 @@ class Outline:
         return [part for name, part in parts if name.startswith("text_encoder") and part is not None]
 
     def images(self, *shape: int) -> Tensor:
-        """A float32 tensor without data."""
-        with self.fake:
-            return torch.empty(shape)
+        """A float32 tensor."""
+        with self._mode:
+            return torch.randn(shape, device=self.device)
 
     def conditioning(self, n: int) -> Conditioning:
         """Embeddings of ``n`` prompts of the greatest length, as the family's own ``encode_prompts`` shapes them."""
@@ -84,7 +93,9 @@ class Outline:
         if pooled:
             given["pooled"] = self.images(n, int(pooled))
         # With data: lengths of prompts are read off it.
-        given["mask"] = torch.ones(n, length, dtype=torch.bool if "ZImage" in self.name else torch.int64)
+        given["mask"] = torch.ones(
+            n, length, dtype=torch.bool if "ZImage" in self.name else torch.int64, device=self.device
+        )
         return given
 
     @property
@@ -108,6 +119,9 @@ class Outline:
     @property
     def _denoiser_config(self) -> Any:
         return self.model.pipeline.components[self.model.denoiser_name].config
+
+    def _zeros(self, value: Any) -> Any:
+        return torch.zeros_like(value, device=self.device) if _plain(value) else value
 
     def _part(self, part: str, library: str | None, kind: str | None) -> Any:
         folder = self.folder / part
@@ -142,10 +156,6 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def _plain(value: Any) -> bool:
     return isinstance(value, Tensor)
-
-
-def _emptied(value: Any) -> Any:
-    return torch.empty_like(value, device="cpu") if _plain(value) else value
 
 
 def _download(name: str) -> Path:
