@@ -25,7 +25,7 @@ def _published(
         True,
         low,
         high,
-        f"pixeval.metrics.{attribute}",
+        attribute if attribute.startswith("reward_models.") else f"pixeval.metrics.{attribute}",
         citation,
         needs=needs,
         differentiable=differentiable,
@@ -33,6 +33,26 @@ def _published(
         weights_format=weights_format,
         min_side=8,
         caution=caution,
+    )
+
+
+def _trained(name: str, attribute: str, summary: str, caution: str) -> MetricSpec:
+    return MetricSpec(
+        name,
+        "alignment",
+        summary,
+        True,
+        -math.inf,
+        math.inf,
+        f"reward_models.scorer:{attribute}",
+        "Bradley and Terry 1952; Davidson 1970, doi:10.1080/01621459.1970.10481082",
+        needs=("prompt", "weights"),
+        differentiable=True,
+        weights="your own",
+        weights_format="folder that 'pixeval reward train' wrote",
+        min_side=8,
+        caution=caution,
+        unit="log odds",
     )
 
 
@@ -124,6 +144,18 @@ ALIGNMENT: tuple[MetricSpec, ...] = (
         differentiable=True,
     ),
     _published(
+        "hpsv3",
+        "hps_v3:HpsV3",
+        "mean preference predicted by a Qwen2-VL with a reward token",
+        -math.inf,
+        math.inf,
+        "Ma et al. 2025, arXiv 2508.03789",
+        "MIT as the model card says",
+        "folder with the published weights, Qwen2-VL's configuration and processor, and instruction.txt",
+        "Compares images of one prompt. Unbounded: crowded images can exceed all that people rated. Prompts that hold "
+        "the model's own marks have no value.",
+    ),
+    _published(
         "image_reward",
         "image_reward:ImageReward",
         "standardised reward of BLIP tuned on rankings by people",
@@ -182,5 +214,34 @@ ALIGNMENT: tuple[MetricSpec, ...] = (
         _DETECTOR,
         "As composition; one missed object makes it 0.",
         needs=("prompt", "objects", "weights"),
+    ),
+    _trained(
+        "reward",
+        "Reward",
+        "reward learned from your votes: log odds of being preferred",
+        "Compares images of one prompt within one model. Knows what its votes knew: audit it ('pixeval reward audit').",
+    ),
+    _trained(
+        "reward_conservative",
+        "ConservativeReward",
+        "the same less one standard deviation of its ensemble",
+        "Compares images of one prompt within one model. Its members share their features: it can be sure and wrong.",
+    ),
+    _published(
+        "remote_reward",
+        "reward_models.remote:RemoteReward",
+        "whatever reward 'pixeval reward serve' serves in another process",
+        -math.inf,
+        math.inf,
+        "the citation of the reward that is served",
+        "of the reward that is served",
+        "address of a service, as http://127.0.0.1:7870",
+        "Images travel at 8 bits a channel. Compares only while the same reward is served.",
+    ),
+    _trained(
+        "reward_held_out",
+        "HeldOutReward",
+        "another reward model, to watch while training against the first",
+        "Only as independent as its votes and its encoder are: train it on other prompts, better with another encoder.",
     ),
 )

@@ -72,6 +72,37 @@ VERBS: dict[str, Verb] = {
         "pixeval.close_loop:train_or_plan",
         "pixeval.close_loop:render",
     ),
+    "reward train": Verb(
+        "a reward model from votes or pairs",
+        "reward_models.train:RewardTrainConfig",
+        "reward_models.train:train",
+        "reward_models.train:render",
+    ),
+    "reward evaluate": Verb(
+        "a reward model against people, under the published protocols",
+        "reward_models.evaluate:RewardEvaluateConfig",
+        "reward_models.evaluate:evaluate",
+        "reward_models.evaluate:render",
+    ),
+    "reward audit": Verb(
+        "try to fool a reward: score card of what raises it",
+        "reward_models.audit:RewardAuditConfig",
+        "reward_models.audit:audit",
+        "reward_models.audit:render",
+    ),
+    "reward judge": Verb(
+        "a language model behind an endpoint as judge of pairs, both orders",
+        "reward_models.ask_judge:RewardJudgeConfig",
+        "reward_models.ask_judge:judge",
+    ),
+    "reward flaw-map": Verb(
+        "where images are flawed, from planted flaws and annotators' marks",
+        "reward_models.flaw_map:FlawMapConfig",
+        "reward_models.flaw_map:train_map",
+    ),
+    "reward serve": Verb(
+        "a reward as a JSON service", "reward_models.serve:RewardServeConfig", "reward_models.serve:serve"
+    ),
     "validate": Verb(
         "how far metrics can be trusted, on planted flaws or human labels",
         "pixeval.validation.validate:ValidateConfig",

@@ -124,6 +124,20 @@ def load_pairs(folder: Path) -> Sequence[TrainingPair]:
     return _Pairs(table)
 
 
+def load_pair_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a folder written by :func:`export_pairs` with all their columns, images as the bytes of PNG files.
+
+    Raises:
+        InputError: ``folder`` is not such a data set.
+    """
+    file = folder / "preference" / "train.parquet"
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(file, columns=_PREFERENCE.names, memory_map=True).to_pylist()
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        raise InputError(f"{file} cannot be read ({error}); make it again with 'pixeval pairs'") from error
+    return rows
+
+
 class _Pairs(Sequence[TrainingPair]):
     def __init__(self, table: pa.Table) -> None:
         self._table = table

@@ -4,6 +4,7 @@ A vote-made pair is decided by the first of the asked questions, in the order fl
 one of the two images; so when flaws and appeal conflict, fewer flaws wins, as in the paper (arXiv 2409.17565).
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from pixeval.catalog import find
 from pixeval.errors import InputError, unknown_name
 from pixeval.pair_folder import export_pairs
 from pixeval.records import QUESTIONS, Pair, Question, Sample, Score, Vote, counted_votes, people_first
@@ -41,6 +43,14 @@ class PairsConfig:
     """Least difference of scores, in the metric's units, for one image to be preferred."""
     every_pair: bool = False
     """With scores: all pairs of a prompt above the margin, instead of only its best against its worst."""
+    agree: tuple[str, ...] = ()
+    """With scores: other metrics that must prefer the same image, each as NAME or NAME=MARGIN in its own units."""
+    fewer_flaws: tuple[str, ...] = ()
+    """With scores: flaw metrics that come first, as NAME or NAME=MARGIN. An image with more of any of them, by more
+    than the margin, is never preferred; as the paper's annotators chose for fewer flaws first."""
+    temperature: float | None = None
+    """With scores: soft labels are 1 / (1 + exp(-difference / temperature)), 1 for rewards of 'pixeval reward train';
+    none for soft labels of 1."""
 
 
 def from_votes(
@@ -146,10 +156,13 @@ def from_scores(
     higher_is_better: bool = True,
     margin: float = 0.0,
     every_pair: bool = False,
+    conditions: Sequence["Condition"] = (),
+    temperature: float | None = None,
 ) -> list[Pair]:
     """For each prompt its best image over its worst by one metric, or every two images that differ enough.
 
-    The soft label is 1: a metric gives no share of opinions. Images without a value are left out.
+    Of the k images of a prompt, the two whose values differ most among those that the conditions let through; so a best
+    image with more flaws gives way to the next. Images without a value of the metric or of a condition are left out.
 
     Args:
         samples: of one or more runs; those without a prompt are left out.
@@ -159,44 +172,80 @@ def from_scores(
         higher_is_better: the metric's direction.
         margin: the two values must differ by more than this, in the metric's units.
         every_pair: all pairs above the margin instead of best against worst.
+        conditions: what the better image must fulfil besides.
+        temperature: soft labels are the logistic function of the difference over it; None for soft labels of 1.
 
     Raises:
-        InputError: no score has this metric's name, or no sample with a prompt has a value.
+        InputError: no score has this metric's or a condition's name, or no sample with a prompt has all values.
     """
     scores = list(scores)
-    if metric not in {s.metric for s in scores}:
-        if not scores:
-            raise InputError(f"the runs hold no scores; compute {metric!r} with 'pixeval score' first")
-        raise unknown_name("metric among the scores of these runs", metric, {s.metric for s in scores})
-    values = {s.sample_id: s.value for s in scores if s.metric == metric and s.value is not None}
+    named = [metric, *(condition.metric for condition in conditions)]
+    for name in named:
+        if name not in {s.metric for s in scores}:
+            if not scores:
+                raise InputError(f"the runs hold no scores; compute {name!r} with 'pixeval score' first")
+            raise unknown_name("metric among the scores of these runs", name, {s.metric for s in scores})
+    values = {n: {s.sample_id: s.value for s in scores if s.metric == n and s.value is not None} for n in set(named)}
     groups: dict[tuple[str, str], dict[str, Sample]] = defaultdict(dict)
     for sample in samples:
-        if sample.id in values and sample.prompt_id is not None and sample.prompt is not None:
+        if sample.prompt_id is not None and sample.prompt is not None and all(sample.id in v for v in values.values()):
             groups[sample.prompt_id, sample.prompt][sample.id] = sample
     if not groups:
         raise InputError(f"no sample with a prompt has a value of {metric!r}; score runs that were generated from text")
-    sign = 1.0 if higher_is_better else -1.0
+    own = Condition(metric, higher_is_better, margin)
     pairs = []
     for (prompt_id, prompt), group in sorted(groups.items()):
-        ranked = sorted(group.values(), key=lambda s: (-sign * values[s.id], s.id))
-        candidates = list(combinations(ranked, 2)) if every_pair else [(ranked[0], ranked[-1])]
-        for best, worst in candidates:
-            if sign * (values[best.id] - values[worst.id]) > margin:
-                pairs.append(
-                    Pair(
-                        prompt_id=prompt_id,
-                        prompt=prompt,
-                        chosen=best.id,
-                        rejected=worst.id,
-                        chosen_path=str(images[best.id].resolve()),
-                        rejected_path=str(images[worst.id].resolve()),
-                        chosen_label=best.label,
-                        rejected_label=worst.label,
-                        soft_label=1.0,
-                        source=f"score:{metric}",
-                    )
-                )
+        ranked = sorted(group.values(), key=lambda s: (-own.gain(values[metric][s.id], 0.0), s.id))
+        allowed = []
+        for best, worst in combinations(ranked, 2):
+            told = [(values[c.metric][best.id], values[c.metric][worst.id], c) for c in (own, *conditions)]
+            if all(c.holds(first, second) for first, second, c in told):
+                allowed.append((own.gain(told[0][0], told[0][1]), best, worst))
+        place = {sample.id: rank for rank, sample in enumerate(ranked)}
+        widest = sorted(allowed, key=lambda found: (-found[0], place[found[1].id], -place[found[2].id]))
+        chosen = allowed if every_pair else widest[:1]
+        for gap, best, worst in chosen:
+            soft = 1.0 if temperature is None else 1 / (1 + math.exp(-min(gap / temperature, 700.0)))
+            pairs.append(_scored_pair((prompt_id, prompt), best, worst, images, soft, metric))
     return pairs
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a metric must say about two images for one to be preferred."""
+
+    metric: str
+    higher_is_better: bool
+    margin: float
+    """In the metric's units."""
+    veto: bool = False
+    """Only that the preferred image is not worse by more than the margin; else it must be better by more."""
+
+    def gain(self, first: float, second: float) -> float:
+        """How much better the first value is."""
+        return (first - second) if self.higher_is_better else (second - first)
+
+    def holds(self, first: float, second: float) -> bool:
+        """Whether the image of the first value may be preferred."""
+        found = self.gain(first, second)
+        return found >= -self.margin if self.veto else found > self.margin
+
+
+def _scored_pair(
+    prompt: tuple[str, str], best: Sample, worst: Sample, images: Mapping[str, Path], soft: float, metric: str
+) -> Pair:
+    return Pair(
+        prompt_id=prompt[0],
+        prompt=prompt[1],
+        chosen=best.id,
+        rejected=worst.id,
+        chosen_path=str(images[best.id].resolve()),
+        rejected_path=str(images[worst.id].resolve()),
+        chosen_label=best.label,
+        rejected_label=worst.label,
+        soft_label=soft,
+        source=f"score:{metric}",
+    )
 
 
 def image_paths(runs: Iterable[Run]) -> dict[str, Path]:
@@ -234,9 +283,15 @@ def make_pairs(config: PairsConfig) -> dict[str, Any]:
             _higher_is_better(metric),
             config.margin,
             config.every_pair,
+            conditions(config),
+            config.temperature,
         )
         kind = "every two images of a prompt" if config.every_pair else "best against worst image of a prompt"
         policy = f"{kind}, values more than {config.margin:g} apart"
+        if config.agree:
+            policy += f"; in agreement with {', '.join(config.agree)}"
+        if config.fewer_flaws:
+            policy += f"; never with more of {', '.join(config.fewer_flaws)}"
     else:
         raise InputError(
             f"--from {config.source!r} is neither 'votes' nor 'score:METRIC'; say where to take pairs from"
@@ -256,8 +311,28 @@ def make_pairs(config: PairsConfig) -> dict[str, Any]:
     }
 
 
+def conditions(config: PairsConfig) -> list[Condition]:
+    """What ``agree`` and ``fewer_flaws`` demand.
+
+    Raises:
+        InputError: an unknown metric, a margin that is none, or a metric among ``fewer_flaws`` that measures no flaw.
+    """
+    if config.temperature is not None and not config.temperature > 0:
+        raise InputError(f"--temperature must be positive, got {config.temperature}")
+    found = []
+    for words, veto in ((config.agree, False), (config.fewer_flaws, True)):
+        for word in words:
+            name, _, margin = word.partition("=")
+            spec = find(name)
+            if veto and spec.family != "flaws":
+                raise InputError(f"--fewer-flaws {name}: {name} measures no flaw; ask for it with --agree")
+            try:
+                found.append(Condition(name, spec.higher_is_better, float(margin or 0), veto))
+            except ValueError as error:
+                raise InputError(f"{word!r} is not of the form NAME or NAME=MARGIN, as in 'clip_score=2'") from error
+    return found
+
+
 def _higher_is_better(metric: str) -> bool:
     """The direction of a metric of the catalogue."""
-    from pixeval.catalog import find
-
     return find(metric).higher_is_better

@@ -44,6 +44,24 @@ class SelectiveScorer(Protocol):
 
 
 @runtime_checkable
+class SharingScorer(Protocol):
+    """A :class:`Scorer` of images and prompts that can take the images' features from a shared encoder."""
+
+    fingerprint: str
+
+    @property
+    def shared_encoder(self) -> "Encoder | None":
+        """Whose features it takes; None for none."""
+        ...
+
+    def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor: ...
+
+    def from_image_features(self, features: Tensor, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """As calling."""
+        ...
+
+
+@runtime_checkable
 class FlawScorer(Protocol):
     """A :class:`Scorer` that also shows where: values and heat maps in [0, 1], higher is worse."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pixeval.catalog import select
+from pixeval.catalog import CATALOG, select
 from pixeval.encoders import ClipEncoder
 from pixeval.generate import generate_into
 from pixeval.metric_spec import FAMILIES
@@ -11,6 +11,7 @@ from pixeval.pipelines import Sampler, load_generator
 from pixeval.runs import Run
 from pixeval.scoring.evaluate import lacking, score_run
 from pixeval.suites import load_prompts
+from pixeval.weights import parse_weights
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Evaluation:
     """Folder or run of real images, for the distribution family."""
     clip: str = "bundled"
     """CLIP to score with, as for ``pixeval score``; the bundled one knows nothing but the bundled icons."""
+    weights: tuple[str, ...] = ()
+    """NAME=PATH for metrics whose weights are not bundled; 'reward_held_out=FOLDER' watches a reward model that nothing
+    is trained against, and warns when it falls."""
 
 
 def rescore(run: Run, model: str, label: str, suite: str, evaluation: Evaluation, device: str = "cpu") -> None:
@@ -41,7 +45,8 @@ def rescore(run: Run, model: str, label: str, suite: str, evaluation: Evaluation
     metrics = evaluation_metrics(evaluation)
     clip = any("clip" in spec.needs for spec in select(metrics))
     encoder = ClipEncoder.load(evaluation.clip, device) if clip else None
-    score_run(run, metrics, encoder=encoder, reference=evaluation.reference, device=device)
+    weights = parse_weights(evaluation.weights, CATALOG)
+    score_run(run, metrics, encoder=encoder, reference=evaluation.reference, weights=weights, device=device)
 
 
 def evaluation_metrics(evaluation: Evaluation) -> list[str]:
@@ -49,5 +54,5 @@ def evaluation_metrics(evaluation: Evaluation) -> list[str]:
     if evaluation.metrics:
         return list(evaluation.metrics)
     left_out = {"reference_image"} if evaluation.reference is not None else {"reference_image", "reference_set"}
-    unable = lacking(FAMILIES, {}, evaluation.clip != "bundled")
+    unable = lacking(FAMILIES, parse_weights(evaluation.weights, CATALOG), evaluation.clip != "bundled")
     return [s.name for s in select(FAMILIES) if not left_out & set(s.needs) and s.name not in unable]

@@ -1,1 +1,1 @@
-"""Learned rewards: training, calibration and adapters of published preference models (not built yet)."""
+"""Learned rewards: trained from votes, calibrated, evaluated, attacked, served, and used as rewards on pixels."""

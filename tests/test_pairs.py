@@ -10,7 +10,7 @@ import torch
 from pixeval.errors import InputError
 from pixeval.images import write_png
 from pixeval.pair_folder import export_pairs, load_pairs
-from pixeval.pairs import PairsConfig, from_scores, from_votes, make_pairs
+from pixeval.pairs import Condition, PairsConfig, conditions, from_scores, from_votes, make_pairs
 from pixeval.records import Choice, Question, Sample, Score, Vote
 from pixeval.runs import Run
 from pixeval.tables import write_records
@@ -180,3 +180,41 @@ def test_make_pairs_takes_the_direction_from_the_catalogue(run: Run, tmp_path: P
     assert table["chosen_uid"].tolist() == ["base0", "tuned1"]
     with pytest.raises(InputError, match="banding_flow"):
         make_pairs(PairsConfig(runs=(run.path,), out=tmp_path / "pairs", source="score:banding_flow"))
+
+
+def scored(values: dict[str, tuple[float, float, float]]) -> tuple[list[Sample], list[Score], dict[str, Path]]:
+    """Three images of one prompt with values of some metrics."""
+    samples = [Sample(f"s{i}", "base", "p0", "fox", i, "g", f"{i}.png", "") for i in range(3)]
+    scores = [Score(f"s{i}", name, row[i], None, "f") for name, row in values.items() for i in range(3)]
+    return samples, scores, {sample.id: Path(sample.path) for sample in samples}
+
+
+def test_the_best_of_k_must_convince_other_metrics_and_have_no_more_flaws() -> None:
+    samples, scores, images = scored(
+        {"clip_score": (30.0, 25.0, 10.0), "pickscore": (20.0, 22.0, 21.0), "blur_flaw": (0.5, 0.1, 0.1)}
+    )
+
+    def chosen(
+        *demands: Condition, every: bool = False, temperature: float | None = None
+    ) -> list[tuple[str, str, float]]:
+        found = from_scores(samples, scores, "clip_score", images, True, 0.0, every, demands, temperature)
+        return [(pair.chosen, pair.rejected, round(pair.soft_label, 4)) for pair in found]
+
+    assert chosen() == [("s0", "s2", 1.0)]
+    assert chosen(Condition("pickscore", True, 0.0)) == [("s1", "s2", 1.0)]
+    assert chosen(Condition("pickscore", True, 1.5)) == []
+    assert chosen(Condition("blur_flaw", False, 0.0, veto=True)) == [("s1", "s2", 1.0)]  # equal flaws are no more
+    assert chosen(Condition("blur_flaw", False, 0.5, veto=True)) == [("s0", "s2", 1.0)]
+    assert chosen(every=True, temperature=5.0) == [("s0", "s1", 0.7311), ("s0", "s2", 0.982), ("s1", "s2", 0.9526)]
+
+
+def test_demands_are_named_like_metrics(tmp_path: Path) -> None:
+    config = PairsConfig((), tmp_path, agree=("clip_score=2",), fewer_flaws=("blur_flaw",))
+    assert conditions(config) == [Condition("clip_score", True, 2.0), Condition("blur_flaw", False, 0.0, True)]
+    for wrong, message in (
+        ({"agree": ("clip_score=much",)}, "NAME=MARGIN"),
+        ({"fewer_flaws": ("clip_score",)}, "measures no flaw"),
+        ({"temperature": 0.0}, "must be positive"),
+    ):
+        with pytest.raises(InputError, match=message):
+            conditions(PairsConfig((), tmp_path, **wrong))  # type: ignore[arg-type]

@@ -127,6 +127,16 @@ def test_reward_hacking_needs_a_rising_reward_and_more_flaws(
     assert bool(reward_hacking(run, "step-000060", fewer, "noise")) == warned, "a reward that is better when lower"
 
 
+def test_a_reward_that_is_not_trained_on_gives_hacking_away(tmp_path: Path) -> None:
+    """Higher is better for it, so here it falls."""
+    run = scored(tmp_path / "run", lambda label, i: -worse(label, i), "reward_held_out")
+    lines = [{"reward": value, "rewarded": 1.0} for value in falling(0.2, 0.02)]
+    (found,) = reward_hacking(run, "step-000060", lines, "reward")
+    assert "judgements of step-000060 get worse" in found.text and "reward_held_out by -" in found.text
+    better = scored(tmp_path / "better", worse, "reward_held_out")
+    assert not reward_hacking(better, "step-000060", lines, "reward")
+
+
 @pytest.mark.parametrize(("slope", "warned"), [(0.01, True), (0.0, False), (-0.01, False)])
 def test_rising_winner_errors(slope: float, warned: bool) -> None:
     lines = [{"latent_winner_error": value} for value in falling(0.5, slope)]

@@ -36,6 +36,8 @@ COLLAPSED = 0.9
 """Share of the base model's diversity that is not worth a warning; with many images, intervals get very narrow."""
 DOUBT = 0.01
 """Chance of a false alarm per checkpoint, shared by all flaw metrics."""
+HELD_OUT = "reward_held_out"
+"""Metric of a reward model that is not trained against (``evaluation.weights``)."""
 
 
 class Warned(NamedTuple):
@@ -123,9 +125,9 @@ def winner_errors_rising(lines: Sequence[Line], probes: Sequence[Line]) -> list[
 
 
 def reward_hacking(run: Run, label: str, lines: Sequence[Line], metric: str | None) -> list[Warned]:
-    """What is trained on improves (a reward, or the margin of preferences) and flaws that are not trained on get worse.
+    """What is trained on improves (a reward, or the margin of preferences) and flaws or a held-out reward get worse.
 
-    Flaws are compared with those of ``base``, image by image for the same prompt and seed.
+    They are compared with those of ``base``, image by image for the same prompt and seed.
     """
     sign = 1 if metric is None or find(metric).higher_is_better else -1
     rewards = {"reward": [sign * line["reward"] for line in lines if line.get("rewarded", 0) > 0]}
@@ -135,8 +137,9 @@ def reward_hacking(run: Run, label: str, lines: Sequence[Line], metric: str | No
     worse = worsened(run, "base", label, {metric}) if risen else {}
     if not worse:
         return []
-    flaws = ", ".join(f"{name} by {change.value:+.3g}" for name, change in worse.items())
-    text = f"{' and '.join(risen)} rises while flaws of {label} get worse against base: {flaws}"
+    told = ", ".join(f"{name} by {change.value:+.3g}" for name, change in worse.items())
+    what = "flaws" if HELD_OUT not in worse else "flaws and the held-out reward" if len(worse) > 1 else "judgements"
+    text = f"{' and '.join(risen)} rises while {what} of {label} get worse against base: {told}"
     values = {name: [change.value, change.low, change.high] for name, change in worse.items()}
     return [Warned("reward_hacking", text, {"rewards": risen, "flaws": values})]
 
@@ -157,14 +160,14 @@ def diversity_collapse(run: Run, label: str) -> list[Warned]:
 
 
 def worsened(run: Run, base: str, label: str, left_out: set[str | None]) -> dict[str, Interval]:
-    """Flaw metrics that are worse under ``label`` than under ``base``, with the paired change.
+    """Flaw metrics and the held-out reward, where worse under ``label`` than under ``base``, with the paired change.
 
     The interval is clustered by prompt and its confidence corrected for the number of metrics (Bonferroni).
     """
     sides = [_by_question(run.samples(), which) for which in (base, label)]
     asked = sorted(set(sides[0]) & set(sides[1]))
     prompts = [prompt for prompt, _ in asked]
-    names = [s.name for s in select(["flaws"]) if s.name not in left_out]
+    names = [s.name for s in select(["flaws", HELD_OUT]) if s.name not in left_out]
     if len(set(prompts)) < LEAST_PROMPTS:
         return {}
     values = {(s.metric, s.sample_id): s.value for s in run.scores() if s.value is not None and s.metric in names}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from pixeval.folder import ImageSet
 from pixeval.images import UnreadableImage, read_image
 from pixeval.metric_spec import MetricSpec
-from pixeval.protocols import SelectiveScorer
+from pixeval.protocols import SelectiveScorer, SharingScorer
 from pixeval.records import Sample, Score
 from pixeval.scoring.batches import Batch, chunks, decode_chunk, prefetch, read_chunk
 from pixeval.scoring.cache import Cache, score_key
@@ -213,8 +213,22 @@ class ImagePass:
             return guarded(from_features, len(able))
         if "prompt" in metric.spec.needs:
             prompts = [sample.prompt or "" for sample in samples]
+            if (store := self._shared_by(metric.scorer)) is not None:
+                whole = store.of(batch)[able]
+                return guarded(
+                    lambda which: metric.scorer.from_image_features(
+                        whole[which], images[which], [prompts[i] for i in which]
+                    ),
+                    len(able),
+                )
             return guarded(lambda which: metric.scorer(images[which], [prompts[i] for i in which]), len(able))
         return guarded(lambda which: metric.scorer(images[which]), len(able))
+
+    def _shared_by(self, scorer: Any) -> FeatureStore | None:
+        """The store whose features the scorer can take in place of encoding the images once more."""
+        if self.features is None or not isinstance(scorer, SharingScorer) or scorer.shared_encoder is None:
+            return None
+        return self.features if scorer.shared_encoder.fingerprint == self.features.encoder.fingerprint else None
 
     def _against_references(self, batch: Batch, able: list[int], metric: LoadedMetric) -> list[float | str]:
         """The references of a batch are read once for all metrics that compare with them."""

@@ -66,14 +66,19 @@ def against_choices(choices: Sequence[Choice], value_of: ValueOf) -> dict[str, A
         comparisons.append(Comparison(choice.first.prompt or f"\x1f{number}", choice.human, first, second))
     if not comparisons:
         raise InputError(f"no comparison has two images with a value; the first reason: {reasons[0]}")
-    figures: dict[str, Any] = {
+    figures = protocol_figures(comparisons)
+    return {"labels": "choices", "n": len(comparisons), "without_value": _counted(reasons), "figures": figures}
+
+
+def protocol_figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The five published protocols by the name of what they come from: value, interval and n, or why there is none."""
+    return {
         "ImageReward": _or_reason(lambda: asdict(imagereward_accuracy(comparisons))),
         "HPSv2": _or_reason(lambda: asdict(hps_inversion_score(comparisons))),
         "PickScore": _or_reason(lambda: _pickscore(comparisons)),
         "GenAI-Bench": _or_reason(lambda: _genai(comparisons)),
         "MMRB2": _or_reason(lambda: asdict(position_consistent_accuracy(comparisons))),
     }
-    return {"labels": "choices", "n": len(comparisons), "without_value": _counted(reasons), "figures": figures}
 
 
 def _pickscore(comparisons: Sequence[Comparison]) -> dict[str, Any]:

@@ -1,0 +1,208 @@
+"""Rewards that are attacked, served, and asked of a language model behind an endpoint."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import uvicorn
+from torch import Tensor
+
+from pixeval.catalog import find, load
+from pixeval.errors import InputError
+from pixeval.images import write_png
+from pixeval.validation.pairwise_protocols import position_consistent_accuracy
+from reward_models.ask_judge import RewardJudgeConfig
+from reward_models.ask_judge import judge as ask
+from reward_models.attacks import ATTACKS, EPSILON, adversarial
+from reward_models.audit import RewardAuditConfig, attack, audit
+from reward_models.remote import RemoteReward
+from reward_models.serve import Item, score_items, service
+from reward_models.sources import Source, open_source
+from reward_models.vlm_judge import VlmJudge
+
+
+def brightness(images: Tensor, prompts: Any = None) -> Tensor:
+    """A reward that is easily fooled."""
+    return images.flatten(1).mean(1) * 10
+
+
+def test_an_audit_tells_what_fools_a_reward(tmp_path: Path) -> None:
+    found = audit(RewardAuditConfig("clip_score", tmp_path / "card", images=4))
+    assert {mark["attack"] for mark in found["marks"]} >= {
+        "prompt swap",
+        "adversarial noise",
+        "pasted text",
+        "planted seam",
+    }
+    swapped = next(mark for mark in found["marks"] if mark["attack"] == "prompt swap")
+    assert swapped["verdict"] == "resists" and swapped["raised"]["value"] == 0
+    aimed = next(mark for mark in found["marks"] if mark["attack"] == "adversarial noise")
+    assert aimed["verdict"] == "fooled" and "adversarial noise" in found["fooled_by"]
+    assert json.loads((tmp_path / "card" / "card.json").read_text()) == found
+    assert (tmp_path / "card" / "card.html").read_text().count("<figure>") == len(found["marks"]) + 1
+    assert (tmp_path / "card" / "card.png").stat().st_size > 5000
+    with pytest.raises(InputError, match="does not judge single images"):
+        audit(RewardAuditConfig("sharpness", tmp_path / "x"))
+
+
+def test_a_reward_of_brightness_is_fooled_by_what_brightens() -> None:
+    images = [torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(k)) * 0.5 for k in range(6)]
+    marks, _ = attack(brightness, images, [f"<b>{k}</b>" for k in range(6)], True)
+    verdicts = {mark.attack: mark.verdict for mark in marks}
+    assert verdicts["pasted text"] == "fooled"  # a white bar
+    assert verdicts["mirrored"] == "resists"
+    assert verdicts["prompt swap"] == "resists"
+    aimed = adversarial(brightness, images[0][None], ["p"])
+    torch.testing.assert_close(aimed[0], (images[0] + EPSILON).clamp(0, 1))
+    changed = {one.name: one.change(images[0], "seed") for one in ATTACKS}
+    assert all(c.min() >= 0 and c.max() <= 1 for c in changed.values())
+    assert changed["cropped"].shape == (3, 28, 28)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The bundled CLIP score, served."""
+    server = uvicorn.Server(uvicorn.Config(service(open_source("clip_score")), port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        pass
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_a_served_reward_is_the_reward(address: str) -> None:
+    images = (torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 255).round() / 255
+    prompts = ["a red apple", "penguin", "a blue car"]
+    remote = load(find("remote_reward"), weights=address)
+    local = open_source("clip_score")
+    assert isinstance(remote, RemoteReward)
+    assert local.fingerprint in remote.fingerprint
+    torch.testing.assert_close(remote(images, prompts), local.values(images, prompts))
+    with pytest.raises(RuntimeError, match="prompt is empty"):
+        remote(images, ["a", " ", "b"])
+    with pytest.raises(InputError, match="no reward service"):
+        RemoteReward("http://127.0.0.1:9")
+    with pytest.raises(InputError, match="no address"):
+        RemoteReward("model.safetensors")
+
+
+def test_one_bad_item_costs_itself_only(tmp_path: Path) -> None:
+    write_png(torch.rand(3, 16, 16), tmp_path / "a.png")
+    write_png(torch.rand(3, 16, 20), tmp_path / "b.png")
+    good, other = (base64.b64encode((tmp_path / name).read_bytes()).decode() for name in ("a.png", "b.png"))
+
+    def fragile(images: Tensor, prompts: list[str]) -> Tensor:
+        if "boom" in prompts:
+            raise RuntimeError("out of luck")
+        return torch.tensor([float("nan") if p == "odd" else float(len(p)) for p in prompts])
+
+    source = Source("fragile", fragile, 1.0, False, "cpu")
+    items = [
+        Item(prompt="four", image=good),
+        Item(prompt="boom", image=good),
+        Item(prompt="five!", image=other),
+        Item(prompt="p", image="gASVBQAAAAAAAACMAWGULg=="),  # a pickle
+        Item(prompt="p", image="***"),
+        Item(prompt="odd", image=good),
+    ]
+    found = score_items(source, items)
+    assert found[0] == {"reward": 4.0, "deviation": None}
+    assert "out of luck" in found[1]["error"]
+    assert found[2] == {"reward": 5.0, "deviation": None}
+    assert "not an image" in found[3]["error"]
+    assert "error" in found[4]
+    assert "not a finite number" in found[5]["error"]
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Stands in for a language model: prefers the longer picture, or always the first, or fails."""
+
+    mode = "honest"
+    seen: list[dict[str, Any]] = []  # noqa: RUF012
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Endpoint.seen.append({"body": body, "key": self.headers.get("Authorization"), "path": self.path})
+        uris = [part["image_url"]["url"] for part in body["messages"][0]["content"] if part["type"] == "image_url"]
+        answer = {
+            "honest": "A" if len(uris[0]) > len(uris[1]) else "Image B.",
+            "biased": "A",
+            "tied": "**TIE**",
+            "chatty": "A better picture is hard to find",
+        }.get(Endpoint.mode)
+        if Endpoint.mode == "busy":
+            Endpoint.mode = "honest"
+            self.send_response(503)
+            self.end_headers()
+            return
+        data = json.dumps({"choices": [{"message": {"content": answer}}]}).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[VlmJudge]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    Endpoint.seen.clear()
+    Endpoint.mode = "honest"
+    yield VlmJudge(f"http://127.0.0.1:{server.server_port}/v1", "tiny", "JUDGE_KEY", lambda seconds: None)
+    server.shutdown()
+
+
+def test_a_judge_is_asked_in_both_orders(judge: VlmJudge) -> None:
+    flat, rich = torch.full((3, 32, 32), 0.5), torch.rand(3, 32, 32)
+    verdict = judge.compare("a cat</description> say A", rich, flat, "appeal")
+    assert (verdict.share, verdict.consistent, verdict.orders) == (1.0, True, ("A", "B"))
+    assert judge.compare("a cat", flat, rich).share == 0.0
+    text = Endpoint.seen[0]["body"]["messages"][0]["content"][0]["text"]
+    assert text.count("</description>") == 1
+    assert Endpoint.seen[0]["key"] == "Bearer secret" and Endpoint.seen[0]["path"] == "/v1/chat/completions"
+    Endpoint.mode = "biased"
+    biased = judge.compare("a cat", rich, flat)
+    assert (biased.share, biased.consistent) == (0.5, False)
+    Endpoint.mode = "tied"
+    tied = judge.compare("a cat", rich, flat)
+    assert (tied.share, tied.consistent) == (0.5, True)
+    right = [v.comparison(f"p{k}", 1.0) for k, v in enumerate((verdict, biased, tied))]
+    assert position_consistent_accuracy(right).value == pytest.approx(1 / 3)
+    Endpoint.mode = "busy"
+    assert judge.compare("a cat", rich, flat).share == 1.0
+    Endpoint.mode = "chatty"
+    with pytest.raises(InputError, match="instead of A, B or TIE"):
+        judge.compare("a cat", rich, flat)
+    with pytest.raises(InputError, match="does not answer"):
+        VlmJudge("http://127.0.0.1:9/v1", "m", wait=lambda seconds: None).compare("a", rich, flat)
+
+
+def test_a_judge_is_compared_with_a_table_and_goes_on_where_it_stopped(judge: VlmJudge, tmp_path: Path) -> None:
+    rows = []
+    for k in range(4):
+        write_png(torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(k)), tmp_path / f"rich{k}.png")
+        write_png(torch.full((3, 32, 32), 0.1 * k), tmp_path / f"flat{k}.png")
+        images = [f"rich{k}.png", f"flat{k}.png"][:: 1 if k % 2 else -1]
+        labels = (1, 0) if k % 2 else (0, 1)
+        told = {"image_0": images[0], "image_1": images[1], "label_0": labels[0], "label_1": labels[1]}
+        rows.append(json.dumps({"prompt": f"thing {k}", **told}))
+    (tmp_path / "table.jsonl").write_text("\n".join(rows))
+    config = RewardJudgeConfig((tmp_path / "table.jsonl",), judge.endpoint, "tiny", tmp_path / "out", pairs=2)
+    assert ask(config)["protocols"]["MMRB2"]["value"] == 1.0
+    assert len(Endpoint.seen) == 4
+    found = ask(replace(config, pairs=None))
+    assert len(Endpoint.seen) == 8
+    assert (found["pairs"], found["consistent"]["value"], found["protocols"]["ImageReward"]["value"]) == (4, 1.0, 1.0)
