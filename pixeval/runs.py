@@ -9,7 +9,7 @@
     set_scores.parquet   SetScore rows (per set)
     votes/*.parquet      Vote rows, one file per export
     checkpoints/         complete pipelines, step-000050/ and so on
-    report/              report.html, report.md, report.json
+    report/              report.html and its twins, figures.parquet with every number of it
 """
 
 import json

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,9 @@ def build_report(config: ReportConfig) -> Path:
         raise InputError("name a run: pixeval report RUN")
     if config.leaderboard:
         out = config.out if config.out is not None else Path("leaderboard")
-        reports = [assembled([Run.open(path)], config) for path in config.runs]
-        return build_leaderboard(reports, out, build_date())
+        runs = [Run.open(path) for path in config.runs]
+        reports = [assembled([run], config) for run in runs]
+        return build_leaderboard(_renamed(reports, runs), out, build_date())
     runs = [Run.open(path) for path in config.runs]
     report = assembled(runs, config)
     out = config.out if config.out is not None else config.runs[0] / "report"
@@ -118,6 +119,14 @@ def write_report(report: Report, runs: Sequence[Run], out: Path, built: str, ful
     write_text(out / "model-index.yaml", index)
     write_text(out / "eval_results.yaml", results)
     write_text(out / "report.html", render_html(report, ledger, pictures, maps, built, code_commit()))
+
+
+def _renamed(reports: Sequence[Report], runs: Sequence[Run]) -> list[Report]:
+    """The reports under names that differ: with the parent folder where two runs are called alike."""
+    names = [report.title for report in reports]
+    longer = [f"{run.path.resolve().parent.name}/{name}" if names.count(name) > 1 else name
+              for run, name in zip(runs, names, strict=True)]  # fmt: skip
+    return [replace(report, title=name) for report, name in zip(reports, longer, strict=True)]
 
 
 def _files_of(report: Report, exhibits: Sequence[Exhibit], runs: Sequence[Run]) -> dict[str, Path]:

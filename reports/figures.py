@@ -268,7 +268,10 @@ def tick_text(tick: float, marks: Sequence[float]) -> str:
     """A tick with as many digits as tell it from its neighbours."""
     step = abs(marks[1] - marks[0]) if len(marks) > 1 else abs(tick) or 1.0
     places = max(0, -math.floor(math.log10(step) + 1e-9))
-    if places > 5 or abs(tick) >= 1e7:
+    if places > 4:
+        text = f"{tick:.1e}" if round(tick / step) % 10 else f"{tick:.0e}"
+        return text.replace("e-0", "e−").replace("e-", "e−").replace("-", "−") if tick else "0"
+    if abs(tick) >= 1e7:
         return number(tick)
     return f"{tick:,.{places}f}".replace("-", "−")
 

@@ -17,7 +17,7 @@ SHOWN = 6
 """Pairs in each group."""
 DRAWN = 12
 """Pairs drawn by a hash."""
-Order = Literal["won", "lost", "contested", "flawed", "drawn"]
+Order = Literal["won", "lost", "contested", "flawed", "against", "drawn"]
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,9 @@ def gallery(
     voted = [p for p in paired.pairs if heard[p.key].answers]
     groups = _voted_groups(voted, heard, exhibit) if voted else _scored_groups(paired.pairs, values, spec, exhibit)
     worst = _worst(paired.pairs, heard, values, spec, exhibit)
+    against = _against(voted, heard, values, spec, exhibit)
     drawn = spread(paired.pairs, tags, DRAWN)
-    groups += [worst] if worst is not None else []
+    groups += [group for group in (worst, against) if group is not None]
     rule = "Drawn by a hash of prompt and seed, not by looks" + (", half of them held out." if tags else ".")
     groups.append(Group("drawn", "Drawn by lot", rule, tuple(exhibit(p, "drawn by lot") for p in drawn)))
     return tuple(group for group in groups if group.exhibits)
@@ -169,7 +170,7 @@ def _voted_groups(pairs: Sequence[Pairing], heard: Mapping[str, Tally], exhibit:
     contested = [p for p in split if heard[p.key].split > 0][:SHOWN]
 
     def net(pair: Pairing) -> str:
-        return f"net {round(100 * heard[pair.key].net):+d} % of {heard[pair.key].answers} answers".replace("-", "−")
+        return f"net {_percent(heard[pair.key].net)} of {heard[pair.key].answers} answers"
 
     by_net = "Net votes of all questions together; extremes, not typical pairs."
     return [
@@ -221,6 +222,30 @@ def _worst(
     ]
     rows = tuple(exhibit(p, f"{len(heard[p.key].marks[1])} marks" if weight[p.key] else "by its value") for p in ranked)
     return Group("flawed", "Worst flaws", f"By {', then '.join(by)}; extremes, not typical pairs.", rows)
+
+
+def _against(
+    pairs: Sequence[Pairing],
+    heard: Mapping[str, Tally],
+    values: Mapping[str, PairValue],
+    spec: MetricSpec | None,
+    exhibit: Exhibited,
+) -> Group | None:
+    """Where people find fewer flaws in one image and the metric in the other."""
+    if spec is None:
+        return None
+    sign = 1.0 if spec.higher_is_better else -1.0
+    gain = {p.key: sign * (values[p.key].candidate - values[p.key].baseline) for p in pairs if p.key in values}
+    said = {p.key: v.win - v.loss for p in pairs for v in heard[p.key].votes if v.question == "flaws"}
+    opposed = [p for p in pairs if gain.get(p.key, 0.0) * said.get(p.key, 0) < 0]
+    ranked = sorted(opposed, key=lambda p: (-abs(said[p.key]), -abs(gain[p.key]), p.key))[:SHOWN]
+    rule = f"People find fewer flaws in one image and {spec.name} in the other: {len(opposed)} of {len(gain)} pairs."
+    rows = [exhibit(p, f"fewer flaws by {said[p.key]:+d} votes, the metric says otherwise") for p in ranked]
+    return Group("against", "People against metric", rule, tuple(rows))
+
+
+def _percent(net: float) -> str:
+    return f"{round(100 * net):+d} %".replace("-", "−")
 
 
 def _values(paired: Paired, scored: ScoreTable, spec: MetricSpec | None) -> dict[str, PairValue]:

@@ -176,9 +176,12 @@ def judge_rule(
     if rule.check == "improves":
         test = superior(change, margin, upward, rules.alpha)
         wanted, passed = f"better by more than {margin:.4g}", good > margin
-    else:
+    elif margin > 0:
         test = non_inferior(change, margin, upward, rules.alpha)
         wanted, passed = f"worse by less than {margin:.4g}", good > -margin
+    else:  # in sd or per cent, of images that do not vary or a mean of zero: nothing may be lost
+        test = superior(change, 0.0, upward, rules.alpha)
+        wanted, passed = "no worse at all (the margin is 0 in these units)", good >= 0
     if change.se:  # without spread there is nothing to test: every pair says the same
         passed = test.holds
     p = "" if test.p_value is None else f", p {test.p_value:.3g}"

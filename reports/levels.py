@@ -10,7 +10,7 @@ from pixeval.metric_spec import MetricSpec
 from pixeval.stats.interval import Interval
 from reports.arms import Arm
 from reports.score_table import ScoreTable
-from reports.tables import Paired, family_of, intervals_of, metrics_of, problem_with
+from reports.tables import Paired, family_of, intervals_of, metrics_of, problems_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def _arm_scores(arm: Arm, baseline: Arm | None, scored: ScoreTable) -> dict[str,
     changes: list[Interval | None] = [None] * len(scored.metrics)
     if baseline is not None and arm is not baseline:
         paired = Paired.of(baseline, arm, scored)
-        usable = [i for i, m in enumerate(scored.metrics) if problem_with(m, baseline, arm, paired, scored) is None]
+        problems = problems_of(baseline, arm, paired, scored)
+        usable = [i for i, metric in enumerate(scored.metrics) if problems[metric] is None]
         differences = scored.values_at(paired.after)[usable] - scored.values_at(paired.before)[usable]
         for i, interval in zip(usable, intervals_of(differences, paired.prompts), strict=True):
             changes[i] = interval

@@ -185,16 +185,11 @@ def assemble(
     marked = any(held_out(tags, s.prompt_id) for arm in arms for s in arm.samples)
     missing = unscored(arms, scored)
     facts = protocol(votes, [arm.name for arm in arms], studies)
-    summary = None
-    summaries = [
-        # Verdicts on sets are against the report's baseline alone.
-        summarise(c.baseline, c.candidate, c.votes, c.changes, sets if base and c.baseline == base.name else ())
-        for c in comparisons
-    ]
+    summaries = _summaries(comparisons, base, sets)
     if comparisons:
-        head, summary = comparisons[0], summaries[0]
+        head = comparisons[0]
         told = caveats(head.votes, head.changes, facts, missing, logs, marked)
-        summary = replace(summary, caveats=told)
+        summaries[0] = replace(summaries[0], caveats=told)
     heat = _heat_metric(flaw_metrics, comparisons, scored)
     shown = gallery(base, candidate, votes, scored, specs.get(heat or ""), tags) if base and candidate else ()
     return Report(
@@ -205,7 +200,7 @@ def assemble(
         candidate=candidate.name if candidate else None,
         simulated_votes=facts.simulated if facts else 0,
         arms=tuple(_arm_facts(arm, sources) for arm in arms),
-        summary=summary,
+        summary=summaries[0] if summaries else None,
         asides=tuple(summaries[1:]),
         comparisons=comparisons,
         rankings=_rankings(votes, arms),
@@ -222,6 +217,14 @@ def assemble(
         runs=tuple(_run_facts(s, i, p) for s, i, p in zip(sources, infos, pairs, strict=True)),
         held_out_marked=marked,
     )
+
+
+def _summaries(comparisons: Sequence[Comparison], base: Arm | None, sets: Sequence[SetRow]) -> list[Summary]:
+    """Of each comparison; verdicts on sets are against the report's baseline alone."""
+    own = [sets if base and c.baseline == base.name else () for c in comparisons]
+    return [
+        summarise(c.baseline, c.candidate, c.votes, c.changes, rows) for c, rows in zip(comparisons, own, strict=True)
+    ]
 
 
 def _distinct_votes(sources: Sequence[Source]) -> list[Vote]:

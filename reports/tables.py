@@ -1,7 +1,9 @@
 """Score changes with intervals. Pure: columns in, frozen dataclasses out; what could not be scored stays out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 
 from pixeval.metric_spec import FAMILIES as KNOWN_FAMILIES
 from pixeval.metric_spec import MetricSpec
-from pixeval.stats.bootstrap import mean_intervals
+from pixeval.stats.bootstrap import DRAWS, bca_bounds, multiplicities
 from pixeval.stats.interval import Interval
 from pixeval.stats.multiplicity import holm
 from pixeval.stats.permutation import sign_flip_p
@@ -24,6 +26,8 @@ Verdict = Literal["better", "worse", "unclear", "higher", "lower"]
 FAMILIES = (*KNOWN_FAMILIES, "other")
 MIN_PROMPTS = 6
 """With fewer prompts an exact sign-flip test cannot reach p = 0.05 (2 / 2^5), so nothing is called clear."""
+BLOCK = 100
+"""Bootstrap draws worked on at once: some megabytes for thousands of prompts."""
 LEVEL = 0.05
 """Of Holm's adjusted p, below which a clear difference is firm and not only a hint."""
 
@@ -112,7 +116,7 @@ def score_changes(
 ) -> tuple[tuple[ScoreChange, ...], tuple[Incomparable, ...]]:
     """Every metric that both arms were scored with; ``tags`` of the prompts mark the held-out ones."""
     paired = Paired.of(baseline, candidate, scored)
-    problems = {metric: problem_with(metric, baseline, candidate, paired, scored) for metric in scored.metrics}
+    problems = problems_of(baseline, candidate, paired, scored)
     metrics = [metric for metric in metrics_of(scored, specs) if problems[metric] is None]
     left_out = tuple(Incomparable(m, p) for m in metrics_of(scored, specs) if (p := problems[m]))
     lines = [scored.row[metric] for metric in metrics]
@@ -125,7 +129,7 @@ def score_changes(
     found = []
     for i, metric in enumerate(metrics):
         change, free, held = changes[i], naive[i], apart[i]
-        assert change is not None and free is not None  # problem_with found a pair with two values
+        assert change is not None and free is not None  # problems_of found a pair with two values
         both = np.isfinite(before[i]) & np.isfinite(after[i])
         rows = before[i][both], after[i][both], paired.prompts[both]
         found.append(_change(metric, specs.get(metric), rows, change, free, held, len(paired.pairs)))
@@ -170,42 +174,75 @@ def _change(
     )
 
 
-def problem_with(metric: str, baseline: Arm, candidate: Arm, paired: Paired, scored: ScoreTable) -> str | None:
-    """Why a metric cannot be compared; empty when neither arm was scored with it at all; None when it can be."""
-    line = scored.row[metric]
-    asked = [scored.prints_at(scored.columns(arm.samples))[line] for arm in (baseline, candidate)]
-    missing = [arm.name for arm, prints in zip((baseline, candidate), asked, strict=True) if not (prints >= 0).any()]
-    if len(missing) == 2:
-        return ""
-    if missing:
-        return f"{missing[0]} was not scored with it; score that run with the same suite"
-    if len({print_ for prints in asked for print_ in np.unique(prints) if print_ >= 0}) > 1:
-        return "the two sides were scored by different versions or settings of it; score both again"
-    if not paired.pairs:
-        return "no image of one side has the same prompt and seed as an image of the other"
-    values = scored.values_at(paired.before)[line] + scored.values_at(paired.after)[line]
-    if not np.isfinite(values).any():
-        return "no pair of images has a value on both sides; see the images that could not be scored"
-    return None
+def problems_of(baseline: Arm, candidate: Arm, paired: Paired, scored: ScoreTable) -> dict[str, str | None]:
+    """Why each metric cannot be compared; empty when neither arm was scored with it at all; None when it can be."""
+    asked = [scored.prints_at(scored.columns(arm.samples)) for arm in (baseline, candidate)]
+    sums = scored.values_at(paired.before) + scored.values_at(paired.after)
+    both = [bool(np.isfinite(row).any()) for row in sums]
+    found: dict[str, str | None] = {}
+    for line, metric in enumerate(scored.metrics):
+        versions = [set(np.unique(prints[line]).tolist()) - {-1} for prints in asked]
+        missing = [arm.name for arm, own in zip((baseline, candidate), versions, strict=True) if not own]
+        if len(missing) == 2:
+            found[metric] = ""
+        elif missing:
+            found[metric] = f"{missing[0]} was not scored with it; score that run with the same suite"
+        elif len(versions[0] | versions[1]) > 1:
+            found[metric] = "the two sides were scored by different versions or settings of it; score both again"
+        elif not paired.pairs:
+            found[metric] = "no image of one side has the same prompt and seed as an image of the other"
+        elif not both[line]:
+            found[metric] = "no pair of images has a value on both sides; see the images that could not be scored"
+        else:
+            found[metric] = None
+    return found
 
 
 def intervals_of(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> list[Interval | None]:
-    """Mean of each row of ``values`` (K x n) with its interval; NaN are left out; None for a row of nothing else.
+    """Mean of each row of ``values`` (K x n) with its BCa interval; NaN are left out; None for a row of nothing else.
 
-    Rows with values at the same places share their bootstrap draws: the numbers are those of ``mean_interval``.
+    All rows share one set of bootstrap draws of whole clusters, so that a table of many metrics costs little more than
+    one. For rows without NaN the numbers are those of :func:`pixeval.stats.bootstrap.mean_intervals`; where some are
+    missing, the clusters that are drawn include those without a value, as they would in a new sample.
     """
-    groups: dict[bytes, list[int]] = {}
-    for i, row in enumerate(values):
-        groups.setdefault(np.isfinite(row).tobytes(), []).append(i)
-    found: list[Interval | None] = [None] * len(values)
-    for mask, rows in groups.items():
-        kept = np.flatnonzero(np.frombuffer(mask, dtype=bool))
-        if not kept.size:
-            continue
-        intervals = mean_intervals(values[rows][:, kept].T, clusters=clusters[kept].tolist())
-        for row, interval in zip(rows, intervals, strict=True):
-            found[row] = interval
-    return found
+    present = np.isfinite(values)
+    if not present.any():
+        return [None] * len(values)
+    used, codes = np.unique(clusters[present.any(0)], return_inverse=True)
+    kept, there = values[:, present.any(0)], present[:, present.any(0)]
+    filled = np.where(there, kept, 0.0)
+    sums, counts = (
+        np.stack([np.bincount(codes, row, len(used)) for row in rows], 1).astype(np.float64)
+        for rows in (filled, there.astype(np.float64))
+    )
+    drawn = np.full((DRAWS, len(values)), np.nan)
+    if len(used) > 1:
+        for start in range(0, DRAWS, BLOCK):
+            times = _draws(len(used))[start : start + BLOCK].astype(np.float64)
+            size = times @ counts
+            part = drawn[start : start + BLOCK]
+            np.divide(times @ sums, size, out=part, where=size > 0)
+    return [_interval(drawn[:, k], sums[:, k], counts[:, k]) for k in range(len(values))]
+
+
+@lru_cache(maxsize=2)
+def _draws(groups: int) -> NDArray[np.uint8]:
+    """How often each of so many clusters is drawn, draws x groups; the same for all tables of as many prompts."""
+    return np.concatenate([times.astype(np.uint8) for times in multiplicities(groups, DRAWS, 0)])
+
+
+def _interval(drawn: NDArray[np.float64], sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Interval | None:
+    own = counts > 0
+    n, groups = int(counts.sum()), int(own.sum())
+    if n == 0:
+        return None
+    mean, drawn = float(sums.sum() / n), drawn[np.isfinite(drawn)]
+    if groups < 2:
+        return Interval(mean, None, None, n)
+    left_out = (sums.sum() - sums[own]) / (n - counts[own])
+    low, high = bca_bounds(drawn, mean, left_out)
+    se = float(drawn.std(ddof=1)) * math.sqrt(groups / (groups - 1))
+    return Interval(mean, low, high, n, se, float(groups - 1))
 
 
 def _effect(change: Interval, before: NDArray[np.float64], upward: bool | None) -> Interval | None:

@@ -10,8 +10,9 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from pixeval.catalog import CATALOG
+from pixeval.catalog import CATALOG, find
 from pixeval.errors import InputError
+from pixeval.metric_spec import FAMILIES
 from pixeval.pipelines import resolve_model
 from pixeval.records import Sample
 from pixeval.rescore import Evaluation, rescore
@@ -103,6 +104,8 @@ def open_watched(config: WatchConfig) -> Watched:
     folder = config.folder
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a training run or a folder of checkpoints")
+    for name in (*config.held_out, *(() if config.by in FAMILIES else (config.by,))):
+        find(name)
     own = Run.open(folder) if (folder / "run.json").exists() else None
     training = own.info["config"] if own is not None and own.info["kind"] == "train" else {}
     log = config.log if config.log is not None else folder / "metrics.jsonl"

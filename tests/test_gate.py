@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from report_study import FLAW, make_run
 
+from pixeval.catalog import CATALOG
+from pixeval.cli import VERBS
 from pixeval.cli import run as pixeval
 from pixeval.errors import InputError
 from pixeval.runs import Run
@@ -136,6 +139,10 @@ def test_a_change_without_spread_is_judged_as_it_is() -> None:
     nothing = Interval(0.0, 0.0, 0.0, 10, 0.0, 9.0)
     assert judge_rule(parse_rule("m not worse by 1"), "m", nothing, False, 10, 1.0, rules).passed
     assert not judge_rule(parse_rule("m improves"), "m", nothing, False, 10, 0.0, rules).passed
+    # a margin in sd of images that do not vary is nothing: what stays the same passes, what gets worse does not
+    assert judge_rule(parse_rule("m not worse by 1 sd"), "m", nothing, False, 10, 0.0, rules).passed
+    worse = Interval(0.1, 0.02, 0.2, 10, 0.04, 9.0)
+    assert not judge_rule(parse_rule("m not worse by 1 sd"), "m", worse, False, 10, 0.0, rules).passed
 
 
 def test_junit_is_xml_whatever_the_names_hold(made: Run, tmp_path: Path) -> None:
@@ -170,3 +177,14 @@ def test_votes_that_are_missing_are_bad_input(tmp_path: Path) -> None:
     run.write_scores([replace(s, fingerprint=s.fingerprint + s.sample_id[:1]) for s in run.scores()])
     with pytest.raises(InputError, match="different versions"):
         judged(run, f"{FLAW} improves")
+
+
+def test_the_example_for_github_actions_holds_together() -> None:
+    folder = Path(__file__).parents[1] / "examples" / "github-actions"
+    rules = read_rules([], folder / "gate.toml", 0.025, 6).rules
+    known = {spec.name for spec in CATALOG}
+    assert [rule.name for rule in rules if rule.kind == "metric" and rule.name not in known] == []
+    steps = yaml.safe_load((folder / "gate.yml").read_text(encoding="utf-8"))["jobs"]["gate"]["steps"]
+    verbs = [line["run"].split()[1] for line in steps if line.get("run", "").startswith("pixeval ")]
+    assert verbs == ["generate", "score", "gate"]
+    assert set(verbs) <= set(VERBS)

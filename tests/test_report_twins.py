@@ -100,10 +100,9 @@ def test_the_summary_holds_to_its_schema(built: tuple[Run, Path], tmp_path: Path
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     validate = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker()).validate
     validate(found)
-    assert found["verdict"]["sentence"].startswith(
-        "Simulated annotators prefer step-000060 to base for fewer flaws (net"
-    )
-    assert found["comparisons"][0]["votes"][0]["net"]["low"] > 0
+    net = found["comparisons"][0]["votes"][0]["net"]
+    said = f"{percent(net['value'], True)} ({percent(net['low'], True)} to {percent(net['high'], True)}) on flaws"
+    assert said in found["verdict"]["sentence"]
     run = make_run(tmp_path / "bare", prompts=2, with_votes=False)
     run.write_samples([s for s in run.samples() if s.label == "base"])
     alone = json.loads((build_report(ReportConfig((run.path,))).parent / "summary.json").read_text(encoding="utf-8"))
@@ -160,12 +159,16 @@ def test_gallery_is_ordered_by_votes_and_shows_marks(built: tuple[Run, Path]) ->
     found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     groups = {group["order"]: group["exhibits"] for group in found["gallery"]}
     assert next(iter(groups)) == "won"
-    assert set(groups) == {"won", "lost", "contested", "flawed", "drawn"}
+    assert set(groups) == {"won", "lost", "contested", "flawed", "against", "drawn"}
 
     def net(exhibit: dict) -> float:
         votes = exhibit["votes"]
         return sum(v["win"] - v["loss"] for v in votes) / sum(v["win"] + v["neither"] + v["loss"] for v in votes)
 
+    for exhibit in groups["against"]:
+        change = exhibit["value"]["candidate"] - exhibit["value"]["baseline"]
+        (flaws,) = (vote for vote in exhibit["votes"] if vote["question"] == "flaws")
+        assert (flaws["win"] - flaws["loss"]) * -change < 0, "the flaw metric prefers the lower value"
     won, lost = ([net(e) for e in groups[order]] for order in ("won", "lost"))
     assert won == sorted(won, reverse=True)
     assert lost == sorted(lost)
@@ -223,3 +226,31 @@ def test_hostile_texts_reach_no_twin_as_markup(built: tuple[Run, Path]) -> None:
         text = (built[1] / name).read_text(encoding="utf-8")
         assert HOSTILE[0] not in text
         assert "<img src=x" not in text
+
+
+PAIRS = [("ink", "bg"), ("ink", "panel"), ("soft", "bg"), ("soft", "panel"), ("link", "bg"), ("link", "panel"),
+         ("better", "bg"), ("better", "panel"), ("worse", "bg"), ("worse", "panel"), ("worse", "warn-bg"),
+         ("ink", "warn-bg"), ("on", "better"), ("on", "worse"), ("on", "link"), ("tie-ink", "tie"),
+         ("bad-ink", "bad")]  # fmt: skip
+"""Text and what it stands on."""
+
+
+def test_text_has_the_contrast_of_wcag_aa_in_light_dark_and_print() -> None:
+    style = (Path(reports.__file__).parent / "page" / "style.css").read_text(encoding="utf-8")
+    roots = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    themes = [dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6});", root)) for root in roots]
+    assert len(themes) == 3
+    for theme in themes:
+        for text, ground in PAIRS:
+            light = sorted(brightness(theme[name]) for name in (text, ground))
+            assert (light[1] + 0.05) / (light[0] + 0.05) >= 4.5, (text, ground, theme[text], theme[ground])
+        for mark in ("better", "worse", "third", "fourth", "warn-line"):  # lines and borders need 3
+            light = sorted(brightness(theme[name]) for name in (mark, "bg"))
+            assert (light[1] + 0.05) / (light[0] + 0.05) >= 3, mark
+
+
+def brightness(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+    channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -191,6 +191,8 @@ def test_rewards_are_read_from_foreign_logs(tmp_path: Path) -> None:
 def test_bad_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         open_watched(WatchConfig(tmp_path / "gone"))
+    with pytest.raises(InputError, match="Did you mean 'clip_score'"):
+        open_watched(WatchConfig(tmp_path, held_out=("clip_scor",)))
     with pytest.raises(InputError, match="give --suite"):
         open_watched(WatchConfig(tmp_path))
     with pytest.raises(InputError, match="give another folder"):
