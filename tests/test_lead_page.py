@@ -21,7 +21,7 @@ from human_eval_app import lead_html
 from human_eval_app.accounts import add_user, enrolment_token, invite
 from human_eval_app.judged import judged_pairs
 from human_eval_app.lead_api import routes
-from human_eval_app.lead_page import LeadDesk
+from human_eval_app.lead_desk import LeadDesk
 from human_eval_app.overview import known_answers, overview, per_hour
 from human_eval_app.projects import list_projects
 from human_eval_app.schedule import Design

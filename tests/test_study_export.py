@@ -12,7 +12,12 @@ from PIL import Image
 from human_eval_app.exclusion import ExclusionRule, declare_exclusion
 from human_eval_app.flaw_masks import flaw_mask, heat_map, mark_shape, marks_by_image
 from human_eval_app.schedule import Design
+from human_eval_app.serve import LabelConfig, label
+from human_eval_app.stopping import StoppingRule
+from human_eval_app.study import open_study, read_arms
 from human_eval_app.study_export import ExportConfig, export_study
+from pixeval.cli import parse
+from pixeval.config_file import words_of
 from pixeval.errors import InputError
 from pixeval.pair_folder import load_pairs
 from pixeval.records import FlawMark, counted_votes
@@ -91,6 +96,24 @@ def test_ties_and_the_excluded_change_the_pairs_as_told(study: LeadStudy, tmp_pa
     # Sides are balanced, so half of the time the one who answers left contradicts, and the pair is even.
     assert with_both["pairs"] < alone["pairs"]
     assert "1 annotator(s) left out" in (tmp_path / "a/pairs/README.md").read_text()
+
+
+def test_the_command_line_exports_a_study_and_reads_rules_from_toml(study: LeadStudy, tmp_path: Path) -> None:
+    database = str(study.store.shown_url)
+    said = label(LabelConfig(db=database, export=tmp_path / "out", pairs=ExportConfig(ties="half", exclude=True)))
+    assert said is not None and "left out lefty: one side in 100%" in said and "flaw maps of 8 images" in said
+    assert (tmp_path / "out/pairs/pickapic/train.parquet").exists()
+    names = LeadStudy(tmp_path / "two", prompts=2)
+    open_study(names.store, read_arms(names.runs), Design(), name="second")
+    with pytest.raises(InputError, match="no project 'x'"):
+        label(LabelConfig(db=str(names.store.shown_url), project="x", export=tmp_path / "none"))
+    file = tmp_path / "study.toml"
+    file.write_text('[stopping]\nkind = "sequence"\nvotes = 90\n[exclusion]\ngold_below = 0.7\n')
+    words = words_of(file, LabelConfig, "label", [])
+    config = parse(LabelConfig, [*words, "--pairs.min-votes", "2"], "pixeval label", "")
+    assert config.stopping == StoppingRule("sequence", 90) and config.exclusion == ExclusionRule(gold_below=0.7)
+    assert config.pairs.min_votes == 2 and config.imported is None
+    assert parse(LabelConfig, ["--import", "x.json"], "pixeval label", "").imported == Path("x.json")
 
 
 def test_the_trainer_starts_on_the_export_with_the_masks_in_its_loss(study: LeadStudy, tmp_path: Path) -> None:
