@@ -3,8 +3,8 @@
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pixeval.errors import InputError
@@ -221,15 +221,3 @@ def _logistic(x: float) -> float:
 def _first_of_pair(judgement: Judgement) -> bool:
     """Whether the image that sorts first won."""
     return (judgement.shares[0] > judgement.shares[2]) == (judgement.first.sha256 < judgement.second.sha256)
-
-
-def weighted(judgements: Sequence[Judgement], reliability: Mapping[str, float]) -> list[Judgement]:
-    """The judgements with the weights of their annotators multiplied in; those of weight 0 are left out."""
-    found = [replace(j, weight=j.weight * reliability.get(j.annotator or "", 1.0)) for j in judgements]
-    return [judgement for judgement in found if judgement.weight > 0]
-
-
-def half_of(prompt: str, share: float, salt: str = "") -> bool:
-    """Whether a prompt belongs to a fixed random ``share`` of all prompts, by the hash of its text."""
-    data = hashlib.sha256(f"{salt}\x1f{prompt}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(data[:7], "big") < share * 2**56

@@ -24,8 +24,9 @@ from reward_models.evaluate import judge
 from reward_models.inputs import Frozen, tabulate, view_features
 from reward_models.judgements import Judgement, picture_of
 from reward_models.model import RewardModel
+from reward_models.planted import png_of
 from reward_models.reliability_figure import draw_reliability
-from reward_models.simulated import SAME, SimulatedImage, annotator_scale, png_of, simulated_images, simulated_votes
+from reward_models.simulated import SAME, SimulatedImage, annotator_scale, simulated_images, simulated_votes
 from reward_models.train import RewardTrainConfig, fit
 from reward_models.views import Detail
 

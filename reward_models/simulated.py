@@ -5,7 +5,6 @@ strength, the icon of another caption, and that with one. What is better is know
 alignment, the right icon; for appeal, both.
 """
 
-import io
 import math
 import random
 from collections.abc import Sequence
@@ -14,15 +13,15 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy.optimize import brentq
 from torch import Tensor
 
-from pixeval.images import decode_image, to_uint8
+from pixeval.images import decode_image
 from pixeval.records import QUESTIONS, Question
 from pixeval.validation.planted_flaws import MEDIUM, PLANTED, VISIBLE, plant
 from pixeval.zoo.icons import Icons, load_icons
 from reward_models.judgements import Judgement, Picture, Shares, picture_of
+from reward_models.planted import png_of
 
 SAME = 1e-9
 """Utilities no further apart are equal."""
@@ -144,10 +143,3 @@ def _pixels(icons: Icons, row: int) -> Tensor:
 
 def _picture(pixels: Tensor, name: str) -> Picture:
     return picture_of(png_of(pixels), name)
-
-
-def png_of(pixels: Tensor) -> bytes:
-    """3 x H x W in [0, 1] as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(to_uint8(pixels[None])[0]).save(buffer, "PNG")
-    return buffer.getvalue()

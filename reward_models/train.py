@@ -5,17 +5,19 @@ The output folder holds the model (see :mod:`reward_models.model`), ``metrics.js
 on the CPU, ends in the same bits.
 """
 
+import hashlib
 import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -25,9 +27,11 @@ from pixeval.scoring.cache import Cache, open_cache
 from reward_models.adapters import Adaptation, adapter_parameters, image_side
 from reward_models.bradley_terry import negative_log_likelihood
 from reward_models.calibrate import LEAST, fit_calibration, folded
+from reward_models.heads import Heads
 from reward_models.inputs import Frozen, Rows, Table, Tuned, readable, tabulate, view_features
-from reward_models.judgements import Judgement, half_of, read_judgements, reliabilities, weighted
+from reward_models.judgements import Judgement, read_judgements, reliabilities
 from reward_models.model import HEADS, OVERALL, Calibration, Design, RewardModel
+from reward_models.planted import planted_judgements
 from reward_models.views import Detail, FlawView
 from trainers.checkpoint import load_state, recover_directory, save_state
 from trainers.training_log import append, truncate_log
@@ -65,9 +69,11 @@ class RewardTrainConfig:
     """Of Adam for the adapters."""
     penalty: float = 3e-3
     """On the squared weights of the heads."""
-    held_out: float = 0.2
-    """Share of the prompts that is not trained on: the temperature, the isotonic map and the reported accuracy are from
-    it."""
+    planted: float = 1.0
+    """Weight of about 470 bundled comparisons of clean images with planted flaws, whose truth is known; 0 for none."""
+    folds: int = 5
+    """Parts of the prompts. Each is judged by heads that were trained on the others: temperature, isotonic map and the
+    reported accuracy come from these judgements. With lora_rank, one part is held out from training instead."""
     trust_annotators_alike: bool = False
     """Count all votes alike, instead of each annotator's by how often they agree with others."""
     checkpoint_every: int = 100
@@ -126,25 +132,66 @@ def fit(
     views = {"whole": model.encoder, **model.views}
     if config.lora_rank is not None:  # the adapters change nothing yet; so this tells which images can be read
         views = {name: view for name, view in views.items() if name == "whole" or isinstance(view, FlawView)}
-    pictures = {p.sha256: p for j in judgements for p in (j.first, j.second)}
+    planted = planted_judgements(config.planted) if config.planted > 0 else []
+    pictures = {p.sha256: p for j in (*judgements, *planted) for p in (j.first, j.second)}
     features, reasons = view_features(views, pictures.values(), cache, progress)
     kept = readable(judgements, reasons)
-    held = [j for j in kept if half_of(j.prompt, config.held_out, "calibrate")]
-    learned = [j for j in kept if not half_of(j.prompt, config.held_out, "calibrate")]
-    if not learned or not held:
+    folds = [fold_of(j.prompt, config.folds) for j in kept]
+    if len(set(folds)) < 2:
         raise InputError(
-            f"{len({j.prompt for j in kept})} prompts with readable pairs cannot be split into a part to train on and "
-            "a part to calibrate on; give more"
+            f"{len({j.prompt for j in kept})} prompts with readable pairs are too few to train on some and calibrate "
+            "on others; give more"
         )
-    trust = {} if config.trust_annotators_alike else reliabilities(learned)
-    ordered = [*weighted(learned, trust), *held]
+    trust = {} if config.trust_annotators_alike else reliabilities(kept)
+    kept = [replace(j, weight=j.weight * trust.get(j.annotator or "", 1.0)) for j in kept]
+    ordered = [*kept, *planted]
     table = tabulate(ordered)
     frozen = {name: rows for name, rows in features.items() if name != "whole"}
     inputs: Rows = Frozen(model, table, features) if config.lora_rank is None else Tuned(model, table, frozen)
-    training = _Training(model, ordered[: len(ordered) - len(held)], table, inputs, config, folder)
-    training.run(progress)
-    _finish(model, ordered, len(held), table, inputs, {"annotators": trust, "unreadable": reasons})
+    world = _World(ordered, table, inputs, config)
+    rest = range(len(kept), len(ordered))
+    tuned = config.lora_rank is not None
+    chosen = [*(k for k, fold in enumerate(folds) if not tuned or fold != 0), *rest]
+    adapters = adapter_parameters(model.encoder)
+    modules: dict[str, nn.Module] = {"encoder": image_side(model.encoder)} if adapters else {}
+    _Training(model.heads, modules, adapters, world, chosen, folder).run(progress)
+    differences = np.full((len(kept), len(HEADS)), np.nan)
+    for fold in sorted(set(folds)) if not tuned else [0]:
+        own = [k for k, found in enumerate(folds) if found == fold]
+        heads = model.heads
+        if not tuned:
+            heads = Heads(model.heads.widths, config.members, len(HEADS), config.hidden, config.seed).to(config.device)
+            others = [k for k, found in enumerate(folds) if found != fold]
+            _Training(heads, {}, [], world, [*others, *rest], None).run(progress)
+        differences[own] = world.differences(heads, own)
+    facts = {"annotators": trust, "unreadable": sorted(set(reasons.values()))}
+    _finish(model, kept, world, differences, facts)
     return model.frozen()
+
+
+def fold_of(prompt: str, folds: int) -> int:
+    """Which part a prompt belongs to, by the hash of its text."""
+    data = hashlib.sha256(f"fold\x1f{prompt}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(data[:7], "big") % folds
+
+
+@dataclass(frozen=True)
+class _World:
+    """What is trained on, as numbers."""
+
+    judgements: Sequence[Judgement]
+    table: Table
+    inputs: Rows
+    config: RewardTrainConfig
+
+    def differences(self, heads: Heads, rows: Sequence[int]) -> NDArray[np.float64]:
+        """Mean reward of the first image less that of the second, rows x questions."""
+        found = []
+        for part in torch.split(torch.tensor(list(rows)), 256):
+            with torch.no_grad():
+                both = heads(self.inputs(torch.cat((self.table.first[part], self.table.second[part])))).mean(1)
+            found.append((both[: len(part)] - both[len(part) :]).cpu().double().numpy())
+        return np.concatenate(found)
 
 
 class _Training:
@@ -152,37 +199,34 @@ class _Training:
 
     def __init__(
         self,
-        model: RewardModel,
-        judgements: Sequence[Judgement],
-        table: Table,
-        inputs: Rows,
-        config: RewardTrainConfig,
+        heads: Heads,
+        modules: dict[str, nn.Module],
+        adapters: list[nn.Parameter],
+        world: _World,
+        rows: Sequence[int],
         folder: Path | None,
     ) -> None:
-        self.model, self.table, self.inputs, self.config, self.folder = model, table, inputs, config, folder
-        self.judgements = judgements
-        device = model.encoder.device
+        self.heads, self.config, self.inputs, self.folder = heads, world.config, world.inputs, folder
+        judgements, device = [world.judgements[k] for k in rows], heads.linear.device
+        self.first, self.second = (side[list(rows)] for side in (world.table.first, world.table.second))
         self.outcomes = torch.tensor([j.shares for j in judgements], device=device)
         self.weights = _question_weights(judgements).to(device)
-        self.draws = _bootstrap([j.prompt for j in judgements], config.members, config.seed).to(device)
+        self.draws = _bootstrap([j.prompt for j in judgements], self.config.members, self.config.seed).to(device)
         self.share = (self.draws[:, :, None] * self.weights[:, None]).mean(0).clamp_min(1e-9)
         self.tied = ((self.outcomes[:, 1:2] > 0) & (self.weights > 0)).any(0)
-        adapters = adapter_parameters(model.encoder)
-        groups: list[dict[str, Any]] = [{"params": list(model.heads.parameters()), "lr": config.learning_rate}]
+        groups: list[dict[str, Any]] = [{"params": list(heads.parameters()), "lr": self.config.learning_rate}]
         if adapters:
-            groups.append({"params": adapters, "lr": config.lora_learning_rate})
+            groups.append({"params": adapters, "lr": self.config.lora_learning_rate})
         self.optimizer = torch.optim.Adam(groups)
-        self.modules: dict[str, nn.Module] = {"heads": model.heads}
-        if adapters:
-            self.modules["encoder"] = image_side(model.encoder)
+        self.modules: dict[str, nn.Module] = {"heads": heads, **modules}
 
     def run(self, progress: bool) -> None:
         """Train to the last step."""
         done = self._resume()
         if done == 0:
             with torch.no_grad():
-                rows = torch.unique(torch.cat((self._rows(self.table.first), self._rows(self.table.second))))
-                self.model.heads.standardise(torch.cat([self.inputs(part) for part in rows.split(256)]))
+                rows = torch.unique(torch.cat((self.first, self.second)))
+                self.heads.standardise(torch.cat([self.inputs(part) for part in torch.split(rows, 256)]))
         bar = tqdm(range(done, self.config.steps), initial=done, total=self.config.steps, file=sys.stderr, unit="step")
         bar.disable = not progress
         for step in bar:
@@ -193,9 +237,6 @@ class _Training:
                 append(self.folder / "metrics.jsonl", {"step": step + 1, "loss": loss})
             if self.folder is not None and ((step + 1) % self.config.checkpoint_every == 0 or last):
                 save_state(self.folder / "state", self.modules, self.optimizer, {"step": step + 1})
-
-    def _rows(self, side: Tensor) -> Tensor:
-        return side[: len(self.judgements)]
 
     def _resume(self) -> int:
         if self.folder is None:
@@ -209,22 +250,21 @@ class _Training:
 
     def _advance(self, step: int) -> float:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        size = min(self.config.batch_size, len(self.judgements))
-        batch = torch.randperm(len(self.judgements), generator=generator)[:size]
-        both = self.inputs(torch.cat((self.table.first[batch], self.table.second[batch])))
-        rewards = self.model.heads(both)
+        size = min(self.config.batch_size, len(self.first))
+        batch = torch.randperm(len(self.first), generator=generator)[:size]
+        rewards = self.heads(self.inputs(torch.cat((self.first[batch], self.second[batch]))))
         differences = rewards[:size] - rewards[size:]
-        log_nu = self.model.heads.log_nu.masked_fill(~self.tied, NO_TIES)
+        log_nu = self.heads.log_nu.masked_fill(~self.tied, NO_TIES)
         losses = negative_log_likelihood(differences, log_nu, self.outcomes[batch, None, None])
         counts = self.draws[batch][:, :, None] * self.weights[batch][:, None]
         loss = (losses * counts / self.share).mean(0)[:, self.weights.sum(0) > 0].sum()
-        total = loss + self.config.penalty * self.model.heads.penalty()
+        total = loss + self.config.penalty * self.heads.penalty()
         for group, rate in zip(self.optimizer.param_groups, self._rates(), strict=False):
             group["lr"] = rate * 0.5 * (1 + np.cos(np.pi * step / self.config.steps))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.model.heads.constrain()
+        self.heads.constrain()
         return float(loss.detach()) / self.config.members
 
     def _rates(self) -> tuple[float, float]:
@@ -255,48 +295,51 @@ def _bootstrap(prompts: Sequence[str], members: int, seed: int) -> Tensor:
 
 
 def _finish(
-    model: RewardModel, judgements: Sequence[Judgement], held: int, table: Table, inputs: Rows, facts: dict[str, Any]
+    model: RewardModel,
+    judgements: Sequence[Judgement],
+    world: _World,
+    differences: NDArray[np.float64],
+    facts: dict[str, Any],
 ) -> None:
-    """Centre the rewards, calibrate every question that has enough held-out judgements, and tell what was found."""
+    """Centre the rewards, calibrate every question that was asked often enough, and tell what was found.
+
+    Args:
+        differences: judgements x questions, by heads that were not trained on the prompt; not a number where there are
+            none.
+    """
+    rows = torch.unique(torch.cat((world.table.first[: len(judgements)], world.table.second[: len(judgements)])))
     with torch.no_grad():
-        features = torch.cat([inputs(part) for part in torch.split(torch.arange(len(table.keys)), 256)])
-        learned = torch.unique(
-            torch.cat((table.first[: len(judgements) - held], table.second[: len(judgements) - held]))
-        )
-        model.heads.centre(features[learned])
-        rewards = model.heads(features).mean(1).cpu().double().numpy()
-    first, second = table.first.numpy(), table.second.numpy()
+        model.heads.centre(torch.cat([world.inputs(part) for part in torch.split(rows, 256)]))
     questions: dict[str, Any] = {}
     for number, question in enumerate(HEADS):
-        asked = [k for k, j in enumerate(judgements) if question in (OVERALL, j.question)]
+        asked = [k for k, j in enumerate(judgements) if question in (OVERALL, j.question) and j.weight > 0]
         if not asked:
             continue
-        checked = [k for k in asked if k >= len(judgements) - held]
-        differences = rewards[first[checked], number] - rewards[second[checked], number]
+        checked = [k for k in asked if np.isfinite(differences[k, number])]
         outcomes = np.array([judgements[k].shares for k in checked]).reshape(-1, 3)
         weights = np.array([judgements[k].weight for k in checked])
         enough = len(checked) >= LEAST
-        model.calibration[question] = fit_calibration(differences, outcomes, weights) if enough else Calibration()
-        _, right, counts = folded(differences, outcomes, weights)
+        gaps = differences[checked, number]
+        model.calibration[question] = fit_calibration(gaps, outcomes, weights) if enough else Calibration()
+        _, right, counts = folded(gaps, outcomes, weights)
         questions[question] = {
-            "trained_on": len(asked) - len(checked),
+            "judgements": len(asked),
             "held_out": len(checked),
             "held_out_accuracy": float((right * counts).sum() / counts.sum()) if len(right) else None,
             "temperature": model.calibration[question].temperature if enough else None,
         }
-    unreadable = facts.pop("unreadable")
-    told = {"images": len({sha for sha, _ in table.keys}), "prompts": len({j.prompt for j in judgements})}
-    model.facts = {**told, "questions": questions, **facts, "unreadable": sorted(set(unreadable.values()))}
+    told = {"images": len({p.sha256 for j in judgements for p in (j.first, j.second)})}
+    model.facts = {**told, "prompts": len({j.prompt for j in judgements}), "questions": questions, **facts}
 
 
 def _check(config: RewardTrainConfig) -> None:
     for name in ("members", "steps", "batch_size", "checkpoint_every"):
         if getattr(config, name) < 1:
             raise InputError(f"{name} must be at least 1, got {getattr(config, name)}")
-    if config.hidden < 0 or config.penalty < 0:
-        raise InputError(f"hidden and penalty must not be negative, got {config.hidden} and {config.penalty}")
-    if not 0 < config.held_out < 1:
-        raise InputError(f"held_out is a share between 0 and 1, got {config.held_out}; calibration needs some prompts")
+    if min(config.hidden, config.penalty, config.planted) < 0:
+        raise InputError("hidden, penalty and planted must not be negative")
+    if config.folds < 2:
+        raise InputError(f"folds must be at least 2, got {config.folds}: calibration needs prompts not trained on")
     if not config.pairs:
         raise InputError("give at least one data set of pairs, run with votes, or table")
 
@@ -326,7 +369,7 @@ def render(found: dict[str, Any]) -> str:
         accuracy = "none decided" if row["held_out_accuracy"] is None else f"{row['held_out_accuracy']:.3f}"
         state = "uncalibrated: too few held out" if row["temperature"] is None else f"T {row['temperature']:.3g}"
         lines.append(
-            f"  {question:10} {row['trained_on']} judgements; held out: {row['held_out']}, accuracy {accuracy}, {state}"
+            f"  {question:10} {row['judgements']} judgements; of {row['held_out']} unseen {accuracy} right, {state}"
         )
     if found["unreadable"]:
         lines.append(f"  {len(found['unreadable'])} images could not be read, as: {found['unreadable'][0]}")

@@ -23,7 +23,7 @@ def test_from_votes_to_a_tuned_model_that_another_reward_judges(tmp_path: Path) 
     clip = str(write_tiny_clip(tmp_path / "clip"))
     other = str(write_tiny_clip(tmp_path / "other", seed=1))
     for name, encoder in (("first", clip), ("second", other)):
-        train(RewardTrainConfig((run.path,), tmp_path / name, encoder, ("crops",), members=2, steps=20))
+        train(RewardTrainConfig((run.path,), tmp_path / name, encoder, ("crops",), members=2, steps=20, planted=0.0))
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
     score_run(run, ["reward"], weights={"reward": first})
     made = make_pairs(PairsConfig((run.path,), tmp_path / "pairs", "score:reward", temperature=1.0))

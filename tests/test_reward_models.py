@@ -41,9 +41,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def settings(world: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> RewardTrainConfig:
     cache = str(tmp_path_factory.mktemp("features"))
-    return RewardTrainConfig(
-        (world[1],), Path("unused"), str(world[0]), members=2, steps=40, checkpoint_every=10, cache=cache, held_out=0.4
-    )
+    quick = {"members": 2, "steps": 40, "checkpoint_every": 10, "folds": 3, "planted": 0.0}
+    return RewardTrainConfig((world[1],), Path("unused"), str(world[0]), cache=cache, **quick)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -263,8 +262,8 @@ def test_what_does_not_fit_is_refused(folder: Path, settings: RewardTrainConfig,
         RewardModel.load(other)
     with pytest.raises(InputError, match="holds no comparisons"):
         train(replace(settings, pairs=(tmp_path,), out=tmp_path / "x"))
-    with pytest.raises(InputError, match="between 0 and 1"):
-        train(replace(settings, held_out=1.0))
+    with pytest.raises(InputError, match="at least 2"):
+        train(replace(settings, folds=1))
 
 
 def test_features_come_from_the_cache(settings: RewardTrainConfig) -> None:
