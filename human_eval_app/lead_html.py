@@ -91,14 +91,15 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
         counts = f"{rates.win} / {rates.tie + rates.both_bad} / {rates.loss}"
         end = "" if one.half_width_at_end is None else f"about ±{one.half_width_at_end:.2f} at the end"
         rows.append(
-            f"<tr><td>{question}<small>{pair}</small></td><td>{_forest(rates.net)}</td>"
+            f"<tr><td>{question}<small>{pair}</small></td>"
             f'<td class="ld-n">{_interval(rates.net, signed=True)}<small>{end}</small></td>'
+            f"<td>{_forest(rates.net)}</td>"
             f'<td class="ld-n">{counts}<small>{rates.prompts} prompts, {rates.annotators} people</small></td>'
             f'<td class="ld-n">{_interval(without.net, signed=True) if without else "–"}</td>'
             f'<td class="ld-n">{_range(one.result.leave_one_out)}</td></tr>'
         )
     head = (
-        "<tr><th>Question</th><th>−1 … 0 … +1</th><th>Net win rate</th><th>Wins / ties / losses</th>"
+        "<tr><th>Question</th><th>Net win rate</th><th>−1 … 0 … +1</th><th>Wins / ties / losses</th>"
         "<th>Without excluded</th><th>Any one left out</th></tr>"
     )
     return _table(head, "".join(rows))

@@ -29,7 +29,7 @@ def lead_head() -> str:
 def lead_page(server: Server) -> gr.Blocks:
     """The page over all projects of a server."""
     desk = LeadDesk(server)
-    with gr.Blocks(title="Studies", analytics_enabled=False) as page:
+    with gr.Blocks(title="Studies", analytics_enabled=False, fill_width=True) as page:
         _html('<div class="ld-head"><h1>Studies</h1><a href="../">Compare images</a></div>')
         with gr.Row(equal_height=False):
             chosen = gr.Dropdown(choices=[], label="Project", scale=4, min_width=200)
@@ -69,10 +69,10 @@ def _people_tab(desk: LeadDesk, chosen: gr.Dropdown) -> None:
     with gr.Accordion("Invite and admit", open=True):
         with gr.Row(equal_height=False):
             name = gr.Textbox(label="Name of somebody with an account", max_length=64, scale=3, min_width=200)
-            invited = _button("One-time link", scale=0, min_width=130)
+            invited = _button("One-time link", scale=0, min_width=150)
             admitted = _button("Admit", scale=0, min_width=100)
-            closed = _button("Close account", scale=0, min_width=130)
-            reopened = _button("Open account", scale=0, min_width=130)
+            closed = _button("Close account", scale=0, min_width=150)
+            reopened = _button("Open account", scale=0, min_width=150)
         with gr.Row(equal_height=False):
             link = _button("Show the open link", min_width=160)
             renewed = _button("Make a new open link", min_width=160)

@@ -23,6 +23,8 @@ from pixeval.stats.vote_table import VoteTable
 
 Kind = Literal["none", "fixed", "sequence"]
 STOPPING = "stopping"
+EVERYBODY = 3
+"""Votes on a prompt that make it a unit of the sequence, where everybody judges everything."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class StoppingRule:
     """The question that decides; the others are asked as long."""
     labels: tuple[str, ...] = ()
     """The two labels that decide; left out in a project of two."""
-    votes_per_prompt: int = 1
-    """Of a sequence: a prompt counts when it has so many votes, by their mean."""
+    votes_per_prompt: int = 0
+    """Of a sequence: a prompt counts when it has so many votes, by their mean. 0: as many as each pair gets, or 3 where
+    everybody judges everything; with 1 the first person at work would decide alone."""
     confidence: float = 0.95
     """Of the sequence, at all looks together."""
     margin: float | None = None
@@ -55,8 +58,8 @@ class StoppingRule:
             raise InputError(f"the stopping rule's question is one of {', '.join(QUESTIONS)}, got {self.question!r}")
         if self.labels and len(set(self.labels)) != 2:
             raise InputError(f"a stopping rule compares two labels, got {', '.join(self.labels)}")
-        if self.votes_per_prompt < 1 or not 0.5 < self.confidence < 1:
-            raise InputError("a stopping rule needs at least 1 vote per prompt and a confidence within (0.5, 1)")
+        if self.votes_per_prompt < 0 or not 0.5 < self.confidence < 1:
+            raise InputError("a stopping rule needs 0 or more votes per prompt and a confidence within (0.5, 1)")
         if self.margin is not None and not 0 < self.margin < 1:
             raise InputError(f"the margin of a stopping rule is within (0, 1), got {self.margin:g}")
 
@@ -103,7 +106,7 @@ def look(rule: StoppingRule, votes: VoteTable) -> Look:
     """Whether votes are enough.
 
     Args:
-        rule: with its two labels.
+        rule: as :func:`fit_rule` returns it.
         votes: of the whole project, in the order they came.
     """
     first, second = rule.labels
@@ -210,7 +213,7 @@ def labels_of(connection: sa.Connection, project: str) -> tuple[str, ...]:
 
 
 def fit_rule(rule: StoppingRule, there: tuple[str, ...], design: Design) -> StoppingRule:
-    """A rule with its two labels, out of those that a project compares.
+    """A rule with its two labels, out of those that a project compares, and its votes per prompt.
 
     Raises:
         InputError: it does not fit.
@@ -227,4 +230,5 @@ def fit_rule(rule: StoppingRule, there: tuple[str, ...], design: Design) -> Stop
         raise InputError(
             "a confidence sequence needs pairs in random order; use a fixed number of votes with active selection"
         )
-    return dataclasses.replace(rule, labels=tuple(labels))
+    per_prompt = rule.votes_per_prompt or design.votes_per_pair or EVERYBODY
+    return dataclasses.replace(rule, labels=tuple(labels), votes_per_prompt=per_prompt)

@@ -35,9 +35,9 @@ def always_left(item: Item, tuned_left: bool, rng: random.Random) -> Choice:
 class LeadStudy:
     """A project of two runs in a database, and people who answer everything that is open to them."""
 
-    def __init__(self, folder: Path, design: Design | None = None, prompts: int = 20) -> None:
+    def __init__(self, folder: Path, design: Design | None = None, prompts: int = 20, place: str | None = None) -> None:
         self.runs = two_runs(folder, prompts)
-        self.store = Store.at(folder / "votes.sqlite3", secret="test")
+        self.store = Store.at(place or folder / "votes.sqlite3", secret="test")
         self.project: Project = open_study(self.store, read_arms(self.runs), design or Design(repeats=0.2, gold=0.0))
 
     def answer(self, name: str, judge: Judge, seconds: float = 5.0, most: int = 10_000, marking: bool = False) -> int:

@@ -7,10 +7,12 @@ import pytest
 from lead_study import LeadStudy, always_left, careful
 
 from human_eval_app.exclusion import ExclusionRule, declare_exclusion, declared_exclusion
+from human_eval_app.judged import judged_pairs
+from human_eval_app.overview import overview
 from human_eval_app.planner import PlanStudyConfig, expected_effect, plan_study, render
 from human_eval_app.projects import find_project, set_state
 from human_eval_app.schedule import Design
-from human_eval_app.stopping import StoppingRule, declare, declared, look, take_look
+from human_eval_app.stopping import StoppingRule, declare, declared, fit_rule, look, take_look
 from human_eval_app.tally import standing_votes
 from human_eval_app.watch import Watch
 from pixeval.errors import InputError
@@ -81,13 +83,15 @@ def test_a_pilot_tells_what_to_expect(tmp_path: Path) -> None:
 # ---- stopping --------------------------------------------------------------------------------------------------------
 
 
-def test_votes_from_the_database_are_those_of_records(tmp_path: Path) -> None:
-    study = LeadStudy(tmp_path)
+def test_votes_from_the_database_are_those_of_records(database: str, tmp_path: Path) -> None:
+    study = LeadStudy(tmp_path, prompts=8, place=database)
     study.answer("anna", careful)
-    study.answer("bert", always_left, most=25)
+    study.answer("bert", always_left, most=10)
     with study.store.read() as connection:
         straight = standing_votes(connection, study.project.id)
         flaws = standing_votes(connection, study.project.id, "flaws")
+        seen = overview(connection, study.store.secret, study.project)
+        contested = judged_pairs(connection, study.store.secret, study.project, "flaws")
     by_records = VoteTable.of(study.store.votes())
     for table in (straight, by_records):
         assert table.prompts and table.annotators
@@ -102,11 +106,13 @@ def test_votes_from_the_database_are_those_of_records(tmp_path: Path) -> None:
         assert (
             (getattr(straight, name) == value) if isinstance(value, tuple) else (getattr(straight, name) == value).all()
         )
-    assert len(straight) == len(by_records) > len(flaws) > 0
+    assert seen.done == len(straight) == len(by_records) > len(flaws) > 0
+    assert len(seen.comparisons) == 3 and contested
+    study.store.close()
 
 
-def test_a_fixed_rule_pauses_at_its_number_of_votes_and_not_before(tmp_path: Path) -> None:
-    study = LeadStudy(tmp_path, Design(questions=("flaws",), repeats=0.2, gold=0.0))
+def test_a_fixed_rule_pauses_at_its_number_of_votes_and_not_before(database: str, tmp_path: Path) -> None:
+    study = LeadStudy(tmp_path, Design(questions=("flaws",), repeats=0.2, gold=0.0), place=database)
     rule = StoppingRule("fixed", votes=20)
     with study.store.write() as connection:
         assert declare(connection, study.project, rule).labels == ("basemodel", "tunedmodel")
@@ -125,11 +131,12 @@ def test_a_fixed_rule_pauses_at_its_number_of_votes_and_not_before(tmp_path: Pat
     with study.store.write() as connection:
         set_state(connection, study.project.id, "open")
     assert not watch.look(study.project.id)
+    study.store.close()
 
 
 def test_a_sequence_decides_for_the_better_and_not_between_equals(tmp_path: Path) -> None:
     study = LeadStudy(tmp_path, Design(questions=("flaws",), repeats=0.0, gold=0.0), prompts=60)
-    rule = StoppingRule("sequence", votes=1000)
+    rule = StoppingRule("sequence", votes=1000, votes_per_prompt=1)
     with study.store.write() as connection:
         declare(connection, study.project, rule)
     study.answer("lefty", always_left)
@@ -140,10 +147,17 @@ def test_a_sequence_decides_for_the_better_and_not_between_equals(tmp_path: Path
     better.answer("anna", careful)
     with better.store.read() as connection:
         seen = look(
-            StoppingRule("sequence", 1000, labels=("basemodel", "tunedmodel")),
+            StoppingRule("sequence", 1000, labels=("basemodel", "tunedmodel"), votes_per_prompt=1),
             standing_votes(connection, better.project.id),
         )
     assert seen.stop and seen.low is not None and seen.low > 0 and "tunedmodel is preferred" in seen.why
+    # One person alone decides nothing unless the rule says so.
+    usual = fit_rule(StoppingRule("sequence", 1000), ("basemodel", "tunedmodel"), better.project.design)
+    with better.store.read() as connection:
+        alone = look(usual, standing_votes(connection, better.project.id))
+    assert usual.votes_per_prompt == 3 and not alone.stop and alone.low is None
+    overlap = Design(questions=("flaws",), votes_per_pair=5)
+    assert fit_rule(StoppingRule("sequence", 1000), ("basemodel", "tunedmodel"), overlap).votes_per_prompt == 5
     assert seen.votes == 60 and seen.wanted == 1000
 
 
