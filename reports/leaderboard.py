@@ -104,7 +104,9 @@ def _columns(reports: Sequence[Report]) -> list[Column]:
     for head in heads:
         for change in head.changes:
             counts[change.metric] = counts.get(change.metric, 0) + (change.effect is not None)
-    shared = [metric for metric, n in counts.items() if n == len(heads)]
+    firm = {change.metric for head in heads for change in head.changes if change.firm}
+    # What tells runs apart comes first, if it must be cut off somewhere.
+    shared = sorted((metric for metric, n in counts.items() if n == len(heads)), key=lambda metric: metric not in firm)
     for metric in shared[:MAX_METRICS]:
         rows = [next(c for c in head.changes if c.metric == metric) for head in heads]
         columns.append(
