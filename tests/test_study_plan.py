@@ -4,8 +4,10 @@ import time
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from lead_study import LeadStudy, always_left, careful
 
+from human_eval_app.accounts import enrolment_token
 from human_eval_app.exclusion import ExclusionRule, declare_exclusion, declared_exclusion
 from human_eval_app.judged import judged_pairs
 from human_eval_app.overview import overview
@@ -14,6 +16,7 @@ from human_eval_app.projects import find_project, set_state
 from human_eval_app.schedule import Design
 from human_eval_app.stopping import StoppingRule, declare, declared, fit_rule, look, take_look
 from human_eval_app.tally import standing_votes
+from human_eval_app.ui import create_app
 from human_eval_app.watch import Watch
 from pixeval.errors import InputError
 from pixeval.stats.power import Design as Size
@@ -211,3 +214,24 @@ def test_the_last_vote_is_looked_at_without_another(tmp_path: Path) -> None:
             return
         time.sleep(0.05)
     raise AssertionError("nobody looked")
+
+
+def test_a_vote_by_http_that_reaches_the_rule_pauses_the_study_for_everybody(tmp_path: Path) -> None:
+    study = LeadStudy(tmp_path, Design(questions=("flaws",), repeats=0.0, gold=0.0), prompts=3)
+    with study.store.write() as connection:
+        declare(connection, study.project, StoppingRule("fixed", votes=1))
+    client = TestClient(create_app(study.store))
+    token = enrolment_token(study.store.secret, study.project)
+    client.headers["X-CSRF-Token"] = client.post("/api/join", json={"token": token, "name": "anna"}).json()["csrf"]
+    path = f"/api/project/{study.project.id}"
+    item = client.post(f"{path}/begin").json()["queue"][0]
+    ballot = {"assignment": item["assignment"], "revision": 0, "choice": "left", "seconds": 2.0}
+    reply = client.post(f"{path}/vote", json=ballot).json()
+    assert reply["stored"]
+    deadline = time.monotonic() + 10
+    while client.get(f"{path}/next").json()["phase"] != "paused" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    # Annotators learn that it is paused, and nothing of the rule or of what it saw.
+    now = client.get(f"{path}/next").json()
+    assert now["phase"] == "paused" and now["queue"] == [] and set(now) == set(reply) - {"stored", "feedback"}
+    assert client.post(f"{path}/vote", json=ballot).status_code == 409
