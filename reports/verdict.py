@@ -80,33 +80,29 @@ def _headline(baseline: str, candidate: str, votes: Sequence[VoteTest], changes:
     won = [v for v in votes if v.firm and v.verdict == "better"]
     lost = [v for v in votes if v.firm and v.verdict == "worse"]
     open_ = [v for v in votes if not v.firm]
+    first = next(iter((*won, *lost, *open_)))
     if not won and not lost:
-        return (
-            f"{who} show no clear preference between {candidate} and {baseline}: net win rate "
-            f"{', '.join(f'{_net(v)} on {NOUN[v.question]}' for v in open_)}."
-        )
+        nets = ", ".join(f"{_net(v, ' (', ')', v is first)} on {NOUN[v.question]}" for v in open_)
+        return f"{who} show no clear preference between {candidate} and {baseline}: net win rate {nets}."
+    merits = {id(v): f"{MERIT[v.question]} (net win rate {_net(v, ', ', '', v is first)})" for v in (*won, *lost)}
     parts = []
     if won:
-        parts.append(f"{who} prefer {candidate} to {baseline} for {_join([_merit(v) for v in won])}")
+        parts.append(f"{who} prefer {candidate} to {baseline} for {_join([merits[id(v)] for v in won])}")
     if lost:
-        merits = _join([_merit(v) for v in lost])
-        parts.append(f"{baseline} for {merits}" if won else f"{who} prefer {baseline} to {candidate} for {merits}")
-    text = ", and ".join(parts)
-    unclear = _join([f"{NOUN[v.question]} ({_net(v, brackets=False)})" for v in open_])
-    return text + (f"; on {unclear} the difference is unclear." if open_ else ".")
+        said = _join([merits[id(v)] for v in lost])
+        parts.append(f"{baseline} for {said}" if won else f"{who} prefer {baseline} to {candidate} for {said}")
+    unclear = _join([f"{NOUN[v.question]} ({_net(v, ', ', '')})" for v in open_])
+    return ", and ".join(parts) + (f"; on {unclear} the difference is unclear." if open_ else ".")
 
 
-def _merit(result: VoteTest) -> str:
-    return f"{MERIT[result.question]} (net win rate {_net(result, brackets=False)})"
-
-
-def _net(result: VoteTest, brackets: bool = True) -> str:
-    """As in ``−6 % (95 %: −39 % to +27 %)``, without inner brackets where it stands in brackets itself."""
+def _net(result: VoteTest, before: str, after: str, named: bool = False) -> str:
+    """As in ``−4 % (−39 % to +30 %)``; ``named`` says what interval it is, once in a sentence."""
     net = result.rates.net
     if net.low is None or net.high is None:
-        return f"{_points(net.value)}{' (no interval)' if brackets else ', no interval'}"
-    bounds = f"{_points(net.low)} to {_points(net.high)}"
-    return f"{_points(net.value)} ({bounds})" if brackets else f"{_points(net.value)}, {bounds}"
+        bounds = "no interval"
+    else:
+        bounds = f"{'95 % interval ' if named else ''}{_points(net.low)} to {_points(net.high)}"
+    return f"{_points(net.value)}{before}{bounds}{after}"
 
 
 def _headline_of_scores(baseline: str, candidate: str, changes: Sequence[ScoreChange]) -> str:

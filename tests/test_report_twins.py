@@ -101,7 +101,8 @@ def test_the_summary_holds_to_its_schema(built: tuple[Run, Path], tmp_path: Path
     validate = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker()).validate
     validate(found)
     net = found["comparisons"][0]["votes"][0]["net"]
-    said = f"{percent(net['value'], True)} ({percent(net['low'], True)} to {percent(net['high'], True)}) on flaws"
+    low, high = percent(net["low"], True), percent(net["high"], True)
+    said = f"net win rate {percent(net['value'], True)} (95 % interval {low} to {high}) on flaws, "
     assert said in found["verdict"]["sentence"]
     run = make_run(tmp_path / "bare", prompts=2, with_votes=False)
     run.write_samples([s for s in run.samples() if s.label == "base"])
@@ -254,3 +255,13 @@ def brightness(colour: str) -> float:
     channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_runs_record_the_commit_of_their_code(tmp_path: Path) -> None:
+    info = Run.create(tmp_path / "run", "generate", {}).info
+    here = Path(reports.__file__).parents[1]
+    asked = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if asked.returncode == 0 and (here / ".git").exists():
+        assert re.fullmatch(asked.stdout[:12] + "(, changed)?", info["commit"])
+    else:
+        assert "commit" not in info
