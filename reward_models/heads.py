@@ -18,7 +18,8 @@ class Heads(nn.Module):
 
     A member is linear, or has one hidden layer in addition. Views (groups of columns) are divided by the root of their
     width, so that the penalty on weights treats a view of a thousand columns and one of a single column alike. Columns
-    of the views ``NEVER_RAISING`` enter linearly, with weights that cannot be positive.
+    of the views ``NEVER_RAISING`` enter linearly, with weights that cannot be positive; that restrains them enough, and
+    they are not divided.
 
     Args:
         widths: columns of each view, in their order.
@@ -39,7 +40,8 @@ class Heads(nn.Module):
         size = sum(widths.values())
         self.widths, self.hidden = dict(widths), hidden
         falling = torch.cat([torch.full((w,), view in NEVER_RAISING) for view, w in widths.items()])
-        scale = torch.cat([torch.full((w,), 1 / math.sqrt(w)) for w in widths.values()])
+        shares = {view: 1.0 if view in NEVER_RAISING else 1 / math.sqrt(width) for view, width in widths.items()}
+        scale = torch.cat([torch.full((width,), shares[view]) for view, width in widths.items()])
         self.register_buffer("falling", falling, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("mean", torch.zeros(size))

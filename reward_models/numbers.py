@@ -1,7 +1,7 @@
 """The figures of ``docs/experiments/rewards.md``, measured again: ``python -m reward_models.numbers OUT``.
 
 Votes are simulated, so the truth is known: with 15 % noise the best predictor agrees with 85 % of them. Features are
-cached in OUT, so that a stopped measurement goes on where it was.
+cached in OUT, and views that numbers.json has already are left out, so that a stopped measurement goes on where it was.
 """
 
 import json
@@ -51,8 +51,11 @@ def measure(out: Path) -> dict[str, Any]:
     votes = simulated_votes(tuned, VOTES, NOISE)
     checked = simulated_votes(held, CHECKED, NOISE, seed=1)
     planted = {"held-out icons": planted_icons(held), "photographs, drawings, samples": planted_clean()}
-    found: dict[str, Any] = {}
+    file = out / "numbers.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     for name, detail in VARIANTS.items():
+        if name in found:
+            continue
         model = fit(votes, settings(detail), cache, progress=True)
         judged, curves = judge(model, checked, cache, progress=True)
         found[name] = {
@@ -66,7 +69,7 @@ def measure(out: Path) -> dict[str, Any]:
             for question in QUESTIONS:
                 draw_reliability(curves[question], out / f"reliability-{question}.svg")
             found["seconds for 10,000 cached pairs"] = timed(tuned, detail, cache)
-        (out / "numbers.json").write_text(json.dumps(found, indent=1) + "\n")
+        file.write_text(json.dumps(found, indent=1) + "\n")
     return found
 
 
