@@ -5,8 +5,11 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from human_eval_app.projects import list_projects
 from human_eval_app.store import Store
+from human_eval_app.study_facts import study_facts
 from pixeval.errors import InputError
 from pixeval.records import Vote
 from pixeval.tables import write_records
@@ -17,8 +20,8 @@ def export_votes(store: Store, target: Path, project: str | None = None) -> list
 
     Args:
         store: the database.
-        target: a run folder (gets ``votes/study-XXXXXXXX.parquet`` and a ``.jsonl`` twin, replacing an earlier
-            export of the same; ``simulated-`` when no vote is a person's), or
+        target: a run folder (gets ``votes/study-XXXXXXXX.parquet`` and a ``.jsonl`` twin, with what was asked in
+            ``.json``, replacing an earlier export of the same; ``simulated-`` when no vote is a person's), or
             a file that ends in ``.parquet`` or ``.jsonl``.
         project: id of the one to export; None: all of the database.
 
@@ -35,6 +38,7 @@ def export_votes(store: Store, target: Path, project: str | None = None) -> list
         kind = "simulated" if all(vote.simulated for vote in votes) else "study"
         name = f"{kind}-{hashlib.sha256((store.secret + (project or '')).encode()).hexdigest()[:8]}"
         files = [target / "votes" / f"{name}.parquet", target / "votes" / f"{name}.jsonl"]
+        _write_facts(store, target / "votes" / name, project)
     elif target.suffix in (".parquet", ".jsonl"):
         files = [target]
     else:
@@ -42,6 +46,21 @@ def export_votes(store: Store, target: Path, project: str | None = None) -> list
     for file in files:
         write_votes(file, votes)
     return files
+
+
+def _write_facts(store: Store, stem: Path, project: str | None) -> None:
+    """One file for each project, for the report."""
+    with store.read() as connection:
+        there = [found for found in list_projects(connection) if project in (None, found.id)]
+        for place, found in enumerate(there):
+            suffix = f"-{place + 1}" if len(there) > 1 else ""
+            write_json(stem.with_name(f"{stem.name}{suffix}.json"), study_facts(connection, found))
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """JSON for people and programs; replaces the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_votes(file: Path, votes: list[Vote]) -> None:

@@ -10,7 +10,6 @@
 """
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,14 +21,14 @@ from PIL import Image
 
 from human_eval_app.answers import read_votes
 from human_eval_app.exclusion import declared_exclusion, excluded
-from human_eval_app.export import write_votes
+from human_eval_app.export import write_json, write_votes
 from human_eval_app.flaw_masks import flaw_mask, heat_map, marks_by_image
 from human_eval_app.overview import known_answers
 from human_eval_app.projects import Project
 from human_eval_app.quality import annotator_quality
-from human_eval_app.schema import images, projects
-from human_eval_app.stopping import declared
+from human_eval_app.schema import images
 from human_eval_app.store import Store
+from human_eval_app.study_facts import study_facts
 from pixeval.errors import InputError
 from pixeval.pair_folder import export_pairs
 from pixeval.pairs import TiePolicy, from_votes
@@ -77,12 +76,12 @@ def export_study(store: Store, project: Project, folder: Path, config: ExportCon
         votes = [stored.vote for stored in read_votes(connection, store.secret, project.id)]
         found = study_images(connection, project.id)
         left_out = _left_out(connection, project, votes) if config.exclude else {}
-        facts = _facts(connection, project)
+        facts = study_facts(connection, project)
     if not votes:
         raise InputError(f"project {project.name!r} has no votes to export yet")
     # Written first, so that a folder that was cut off is known as an export and can be written again.
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "study.json", {**facts, "export": asdict(config), "excluded": left_out})
+    write_json(folder / "study.json", {**facts, "export": asdict(config), "excluded": left_out})
     write_votes(folder / "votes.parquet", votes)
     write_votes(folder / "votes.jsonl", votes)
     masks = flaw_maps(votes, found.sizes)
@@ -140,21 +139,6 @@ def _left_out(connection: sa.Connection, project: Project, votes: Sequence[Vote]
     return excluded(rule, annotator_quality(votes, known_answers(connection, project.id)))
 
 
-def _facts(connection: sa.Connection, project: Project) -> dict[str, Any]:
-    chain = connection.execute(sa.select(projects.c.answers, projects.c.head).where(projects.c.id == project.id)).one()
-    rule, stopping = declared_exclusion(connection, project.id), declared(connection, project.id)
-    return {
-        "name": project.name,
-        "title": project.title,
-        "guideline": project.guideline,
-        "design": asdict(project.design),
-        "answers": chain.answers,
-        "chain_ends_in": chain.head,
-        "stopping": None if stopping is None else asdict(stopping),
-        "exclusion": None if rule is None else asdict(rule),
-    }
-
-
 def _write_images(folder: Path, maps: Mapping[str, bytes]) -> None:
     folder.mkdir(exist_ok=True)
     for stale in folder.glob("*.png"):
@@ -164,10 +148,6 @@ def _write_images(folder: Path, maps: Mapping[str, bytes]) -> None:
         if not sample.isalnum():
             raise InputError(f"sample id {sample!r} is no name for a file; make the run again with 'pixeval generate'")
         (folder / f"{sample}.png").write_bytes(data)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _png(pixels: Any) -> bytes:

@@ -182,6 +182,8 @@ def test_votes_are_exported_in_the_middle_and_replaced_later(
     parquet, jsonl = export_votes(store, runs[0])
     assert Run.open(runs[0]).votes() == sorted(store.votes(), key=lambda v: (v.answered_at, v.id))
     assert pd.read_parquet(parquet)["choice"].tolist() == ["left", "tie"]
+    facts = json.loads(parquet.with_suffix(".json").read_text())
+    assert facts["answers"] == 2 and facts["guideline"].startswith("You will see two images")
     rows = [json.loads(line) for line in jsonl.read_text().splitlines()]
     assert [row["annotator"] for row in rows] == ["anna", "anna"] and {row["left_label"] for row in rows} <= {*SECRETS}
     with pytest.raises(InputError, match="neither a run folder nor"):

@@ -215,6 +215,8 @@ def _rates(rates: WinRates, drawn: Array) -> WinRates:
 
 def _groups(table: VoteTable, order: Sequence[str]) -> Iterator[tuple[tuple[int, int, int], VoteTable]]:
     """Rows by question and pair of labels: ``((question, place of one, place of a later one), rows)``."""
+    if not len(table):
+        return
     places = np.full(len(table.labels) + 1, -1)
     for place, label in enumerate(order):
         places[table.label_code(label)] = place
