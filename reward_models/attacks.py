@@ -110,8 +110,10 @@ def adversarial(values: Values, images: Tensor, prompts: Sequence[str]) -> Tenso
     for _ in range(PGD_STEPS):
         found.requires_grad_(True)
         (slope,) = torch.autograd.grad(values(found, prompts).sum(), found)
+        if not bool(slope.isfinite().all()):
+            raise FloatingPointError("the reward has slopes that are no numbers; nothing can be trained against it")
         with torch.no_grad():
-            moved = found + step * slope.nan_to_num(0).sign()
+            moved = found + step * slope.sign()
             found = torch.minimum(torch.maximum(moved, images - EPSILON), images + EPSILON).clamp(0, 1)
     return found.detach()
 

@@ -136,13 +136,17 @@ class Reading:
 
     width = 3
 
-    def __init__(self, detector: Any, device: torch.device) -> None:
+    def __init__(self, detector: Any, device: torch.device, differentiable: bool) -> None:
         self.detector, self.device = detector, device
+        self.differentiable = differentiable
+        """Whether the catalogue vouches for its slopes; without, it enters as a constant: some are no number on flat
+        ground."""
         self.fingerprint = f"reading/1-{WINDOW}/{detector.fingerprint}"
 
     def __call__(self, images: Tensor) -> Tensor:
         """N x 3 float32."""
-        return _readings(self.detector.heatmap(images.to(self.device))).float()
+        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
+            return _readings(self.detector.heatmap(images.to(self.device))).float()
 
 
 class Contours:
@@ -171,7 +175,7 @@ class FlawView:
         specs = select(detectors) if detectors else [spec for spec in select(["flaws"]) if not spec.needs]
         self.names = [spec.name for spec in specs]
         self.parts: list[Reading | Contours] = [
-            *(Reading(load(spec), self._device) for spec in specs),
+            *(Reading(load(spec), self._device, spec.differentiable) for spec in specs),
             Contours(self._device),
         ]
         self.side = max(spec.min_side for spec in specs)

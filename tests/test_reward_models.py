@@ -192,6 +192,10 @@ def test_the_reward_has_gradients_to_the_pixels(folder: Path) -> None:
     scorer(images, ["a red apple", "a green tree"]).sum().backward()
     assert images.grad is not None and images.grad.isfinite().all()
     assert (images.grad.flatten(1).abs().sum(1) > 0).all()
+    flat = torch.ones(1, 3, SIDE, SIDE)
+    flat[..., 8:20, 8:30] = 0.3
+    (slope,) = torch.autograd.grad(scorer(flat.requires_grad_(True), ["a red apple"]).sum(), flat)
+    assert slope.isfinite().all(), "slopes of some detectors are no numbers on flat ground"
     alone = scorer(images[1:].detach(), ["a green tree"])
     torch.testing.assert_close(
         alone, scorer(images.detach(), ["a red apple", "a green tree"])[1:], rtol=1e-4, atol=1e-5
