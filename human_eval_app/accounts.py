@@ -189,14 +189,18 @@ def start_session(connection: sa.Connection, user: User) -> str:
     return token
 
 
+# Built once, since every request runs it.
+OF_SESSION = (
+    sa.select(users)
+    .join(sessions, sessions.c.user == users.c.id)
+    .where(sessions.c.token == sa.bindparam("digest"), sessions.c.expires > sa.bindparam("at"))
+    .where(users.c.disabled.is_(False))
+)
+
+
 def session_user(connection: sa.Connection, token: str) -> User | None:
     """Whose session it is; None when it ran out or never was."""
-    query = (
-        sa.select(users)
-        .join(sessions, sessions.c.user == users.c.id)
-        .where(sessions.c.token == digest(token), sessions.c.expires > time.time(), users.c.disabled.is_(False))
-    )
-    row = connection.execute(query).mappings().first()
+    row = connection.execute(OF_SESSION, {"digest": digest(token), "at": time.time()}).mappings().first()
     return None if row is None else _user(row)
 
 

@@ -76,10 +76,13 @@ def link(previous: str, vote: Vote) -> str:
     return hashlib.sha256(f"{previous}\n{content}".encode()).hexdigest()
 
 
+# Built once, since every vote runs it.
+LOCKED = sa.select(projects).where(projects.c.id == sa.bindparam("locked")).with_for_update(key_share=True)
+
+
 def lock_project(connection: sa.Connection, project: str) -> Any:
     """The row of a project, which no other writer gets until the transaction ends; None when there is no such."""
-    query = sa.select(projects).where(projects.c.id == project).with_for_update(key_share=True)
-    return connection.execute(query).mappings().first()
+    return connection.execute(LOCKED, {"locked": project}).mappings().first()
 
 
 def append(connection: sa.Connection, secret: str, project: str, answer: Answer) -> bool:
@@ -89,8 +92,8 @@ def append(connection: sa.Connection, secret: str, project: str, answer: Answer)
         False, and nothing is stored, unless it is the next revision of its assignment.
     """
     chain = lock_project(connection, project)
-    query = _assigned().where(assignments.c.id == answer.assignment, assignments.c.project == project)
-    assigned = connection.execute(query).mappings().first()
+    which = {"of_id": answer.assignment, "of_project": project}
+    assigned = connection.execute(ONE_ASSIGNED, which).mappings().first()
     if chain is None or assigned is None or answer.revision != assigned["revisions"]:
         return False
     number = chain["answers"] + 1
@@ -218,6 +221,12 @@ def _assigned() -> Any:
         .join(pairs, pairs.c.id == assignments.c.pair)
         .join(users, users.c.id == assignments.c.annotator)
     )
+
+
+# Built once, since every vote runs it.
+ONE_ASSIGNED = _assigned().where(
+    assignments.c.id == sa.bindparam("of_id"), assignments.c.project == sa.bindparam("of_project")
+)
 
 
 def _vote(row: Any, secret: str) -> Vote:

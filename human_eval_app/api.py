@@ -84,6 +84,19 @@ class Undo(BaseModel):
     revision: Annotated[int, Field(ge=0, le=10_000)]
 
 
+# Built once, since every vote and every image runs them.
+IMAGE = (
+    sa.select(images.c.path)
+    .join(members, members.c.project == images.c.project)
+    .where(images.c.key == sa.bindparam("of_key"), members.c.annotator == sa.bindparam("of_annotator"))
+)
+ASSIGNED = (
+    sa.select(assignments, pairs.c.first, pairs.c.prompt, tasks.c.known, tasks.c.why)
+    .join(pairs, pairs.c.id == assignments.c.pair)
+    .join(tasks, sa.and_(tasks.c.pair == assignments.c.pair, tasks.c.question == assignments.c.question))
+    .where(assignments.c.id == sa.bindparam("of_id"), assignments.c.project == sa.bindparam("of_project"))
+)
+
 routes = APIRouter()
 Serving = Annotated[Server, Depends(server_of)]
 Reading = Annotated[Visit, Depends(visitor)]
@@ -170,13 +183,8 @@ def undo(project: str, body: Undo, visit: Changing, server: Serving) -> dict[str
 @routes.get("/api/image/{key}")
 def image(key: str, visit: Reading, server: Serving) -> Response:
     """One image of a project that the annotator judges."""
-    query = (
-        sa.select(images.c.path)
-        .join(members, members.c.project == images.c.project)
-        .where(images.c.key == key, members.c.annotator == visit.user.id)
-    )
     with server.store.read() as connection:
-        path = connection.execute(query).scalar()
+        path = connection.execute(IMAGE, {"of_key": key, "of_annotator": visit.user.id}).scalar()
     if path is None:
         # The same for images of other projects, so that nobody learns which there are.
         raise HTTPException(404, "there is no such image")
@@ -190,13 +198,7 @@ def image(key: str, visit: Reading, server: Serving) -> Response:
 
 def _assigned(connection: sa.Connection, project: Project, visit: Visit, assignment: str) -> Any:
     """An assignment of this annotator in this project, with what is known of its answer."""
-    query = (
-        sa.select(assignments, pairs.c.first, pairs.c.prompt, tasks.c.known, tasks.c.why)
-        .join(pairs, pairs.c.id == assignments.c.pair)
-        .join(tasks, sa.and_(tasks.c.pair == assignments.c.pair, tasks.c.question == assignments.c.question))
-        .where(assignments.c.id == assignment, assignments.c.project == project.id)
-    )
-    row = connection.execute(query).mappings().first()
+    row = connection.execute(ASSIGNED, {"of_id": assignment, "of_project": project.id}).mappings().first()
     if row is None:
         raise HTTPException(404, "there is no such assignment")
     if row["annotator"] != visit.user.id:

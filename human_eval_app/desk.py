@@ -339,15 +339,21 @@ def _member(connection: sa.Connection, project: str, annotator: str) -> Any:
     return connection.execute(query).mappings().one()
 
 
-def _enough(connection: sa.Connection, project: str, annotator: str) -> bool:
-    query = sa.select(assignments.c.id).where(*_open(project, annotator)).limit(AHEAD)
-    return len(connection.execute(query).all()) >= AHEAD
-
-
-def _open(project: str, annotator: str) -> tuple[Any, ...]:
+def _open(project: str | sa.BindParameter[str], annotator: str | sa.BindParameter[str]) -> tuple[Any, ...]:
     return (
         assignments.c.project == project,
         assignments.c.annotator == annotator,
         assignments.c.answer.is_(None),
         assignments.c.released.is_(False),
     )
+
+
+# Built once, since every vote runs it.
+FIRST_OPEN = (
+    sa.select(assignments.c.id).where(*_open(sa.bindparam("of_project"), sa.bindparam("of_annotator"))).limit(AHEAD)
+)
+
+
+def _enough(connection: sa.Connection, project: str, annotator: str) -> bool:
+    mine = {"of_project": project, "of_annotator": annotator}
+    return len(connection.execute(FIRST_OPEN, mine).all()) >= AHEAD

@@ -5,6 +5,8 @@ import io
 import os
 import threading
 import warnings
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -14,6 +16,8 @@ from pixeval.scoring.cache import default_folder
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 36_000_000
+MOST_AHEAD = 5000
+"""Images encoded before anybody asks: minutes of one core, and some GB of disk."""
 TURNED = (5, 6, 7, 8)
 """Values of EXIF's orientation that swap width and height."""
 ORIENTATION = 0x0112
@@ -78,6 +82,19 @@ class ImageCache:
     def of(cls, secret: str) -> "ImageCache":
         """The cache of the database with that secret, in pixeval's cache folder."""
         return cls(default_folder() / "label-images" / hashlib.sha256(secret.encode()).hexdigest()[:16])
+
+    def encode_ahead(self, sources: Sequence[tuple[str, Path]]) -> None:
+        """Encode images, given as key and source, in a thread that ends with the program, before they are asked for.
+
+        At most :data:`MOST_AHEAD`; what cannot be encoded is left for whoever asks for it.
+        """
+
+        def work() -> None:
+            for key, source in sources[:MOST_AHEAD]:
+                with suppress(UnusableImage, OSError):
+                    self.png(key, source)
+
+        threading.Thread(target=work, name="encode-ahead", daemon=True).start()
 
     def png(self, key: str, source: Path) -> bytes:
         """The image ``source``, whose key is ``key``.

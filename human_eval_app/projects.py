@@ -119,15 +119,26 @@ def add_member(connection: sa.Connection, project: str, annotator: str) -> None:
         connection.execute(sa.insert(members).values(**row, remaining=0))
 
 
+# Built once, since every vote runs it.
+MEMBER = sa.select(members.c.annotator).where(
+    members.c.project == sa.bindparam("of_project"), members.c.annotator == sa.bindparam("of_annotator")
+)
+
+
 def is_member(connection: sa.Connection, project: str, annotator: str) -> bool:
     """Whether a user may judge a project."""
-    query = sa.select(members.c.annotator).where(members.c.project == project, members.c.annotator == annotator)
-    return connection.execute(query).first() is not None
+    return connection.execute(MEMBER, {"of_project": project, "of_annotator": annotator}).first() is not None
 
 
 def image_key(secret: str, project: str, sample: str) -> str:
     """The name under which the browser asks for an image."""
     return opaque(secret, "image", project, sample)
+
+
+def open_images(connection: sa.Connection) -> list[tuple[str, Path]]:
+    """Key and file of every image of the open projects."""
+    query = sa.select(images.c.key, images.c.path).join(projects, projects.c.id == images.c.project)
+    return [(key, Path(path)) for key, path in connection.execute(query.where(projects.c.state == "open"))]
 
 
 def add_pairs(connection: sa.Connection, secret: str, project: Project, new: Sequence[NewPair]) -> int:

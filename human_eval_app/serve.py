@@ -16,8 +16,9 @@ from human_eval_app.accounts import add_user, enrolment_token, find_user, invite
 from human_eval_app.answers import verify
 from human_eval_app.exclusion import ExclusionRule, declare_exclusion
 from human_eval_app.export import export_votes
+from human_eval_app.images import ImageCache
 from human_eval_app.known import planted_pairs, read_known
-from human_eval_app.projects import Project, list_projects
+from human_eval_app.projects import Project, list_projects, open_images
 from human_eval_app.schedule import Design, match_samples
 from human_eval_app.schema import projects
 from human_eval_app.stopping import StoppingRule, declare, fit_rule
@@ -214,7 +215,10 @@ def _serve(store: Store, config: LabelConfig) -> None:
     from human_eval_app.ui import create_app
 
     address = (config.public_url or f"http://{_in_url(config.host)}:{config.port}").rstrip("/")
-    app = create_app(store, hosts=_hosts(config), secure=address.startswith("https://"))
+    images = ImageCache.of(store.secret)
+    with store.read() as connection:
+        images.encode_ahead(open_images(connection))
+    app = create_app(store, images, _hosts(config), secure=address.startswith("https://"))
     print(f"votes are kept in {store.shown_url}", file=sys.stderr)
     for line in addresses(store, address, config.project, config.invite):
         print(line, flush=True)
