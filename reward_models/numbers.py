@@ -4,6 +4,7 @@ Votes are simulated, so the truth is known: with 15 % noise the best predictor a
 cached in OUT, and views that numbers.json has already are left out, so that a stopped measurement goes on where it was.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -170,4 +171,6 @@ def timed(images: dict[str, list[SimulatedImage]], detail: tuple[Detail, ...], c
 
 
 if __name__ == "__main__":
-    json.dump(measure(Path(sys.argv[1])), sys.stdout, indent=1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder for cached features, the model and the figures")
+    json.dump(measure(parser.parse_args().out), sys.stdout, indent=1)
