@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 import sqlalchemy as sa
@@ -124,7 +125,8 @@ class LeadDesk:
                 return lead_html.note(f"Nobody is called {name}; leave the name empty to invite somebody new.", "bad")
             token = invite(connection, user.role if user else "annotator", found.id, user.id if user else None)
         whom = user.name if user else "somebody new"
-        return lead_html.link_box(f"For {whom}; works once, within two weeks:", f"{_origin(request)}/#join={token}")
+        link = f"{_origin(request)}/#join={token}" + (f"&name={quote(user.name)}" if user else "")
+        return lead_html.link_box(f"For {whom}; works once, within two weeks:", link)
 
     def admit(self, chosen: Any, name: Any) -> str:
         """Let somebody with an account judge the project."""

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import sqlalchemy as sa
 import tyro
@@ -245,10 +245,11 @@ def addresses(store: Store, address: str, project_name: str, names: tuple[str, .
         chosen = next((p for p in there if p.name == project_name), there[0])
         for name in names:
             user = find_user(connection, name) or add_user(connection, store.secret, name)
-            lines.append(f"{name}: {address}/#join={invite(connection, user.role, chosen.id, user.id)}")
+            token = invite(connection, user.role, chosen.id, user.id)
+            lines.append(f"{name}: {address}/#join={token}&name={quote(name)}")
         lead = find_user(connection, LEAD) or add_user(connection, store.secret, LEAD, "admin")
         withdraw_invitations(connection, lead.id)
-        lines.append(f"lead: {address}/#join={invite(connection, 'admin', None, lead.id, LINK_HOURS / 24)}")
+        lines.append(f"lead: {address}/#join={invite(connection, 'admin', None, lead.id, LINK_HOURS / 24)}&name={LEAD}")
     return lines
 
 

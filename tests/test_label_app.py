@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pandas as pd
 import pytest
@@ -207,15 +208,16 @@ def test_addresses_are_for_annotators_for_people_and_for_the_lead(runs: tuple[Pa
     with pytest.raises(InputError, match="has no projects"):
         addresses(store, "http://here", "study")
     open_study(store, read_arms(runs), Design())
-    first = addresses(store, "http://here", "study", ("Anna",))
+    first = addresses(store, "http://here", "study", ("Änna B&b",))
     again = addresses(store, "http://here", "study")
-    assert [line.split(":")[0] for line in first] == ["annotators", "Anna", "lead"]
+    assert [line.split(":")[0] for line in first] == ["annotators", "Änna B&b", "lead"]
     # The open link stays; the lead's is new at each start, and the one before does not hold any more.
     assert first[0] == again[0] and first[-1] != again[-1]
-    tokens = [line.partition("#join=")[2] for line in (first[1], again[-1])]
+    links = [parse_qs(line.partition("#")[2]) for line in (first[1], again[-1])]
+    assert [link["name"] for link in links] == [["Änna B&b"], ["lead"]]
     with store.write() as connection:
-        people = [redeem(connection, store.secret, token, "x", None, None) for token in tokens]
-    assert [(p.name, p.role) for p in people] == [("Anna", "annotator"), ("lead", "admin")]
+        people = [redeem(connection, store.secret, link["join"][0], "x", None, None) for link in links]
+    assert [(p.name, p.role) for p in people] == [("Änna B&b", "annotator"), ("lead", "admin")]
     store.close()
 
 

@@ -25,7 +25,7 @@ class Page {
   #page = make("div", { class: "pe-page" });
   #me = null;
   #work = null;
-  #token = tokenOfAddress();
+  #token = ofAddress("join");
 
   constructor(root) {
     root.replaceChildren(this.#page);
@@ -58,7 +58,7 @@ class Page {
 
   /** An invitation pasted into the address of an open page. */
   #invited() {
-    const token = tokenOfAddress();
+    const token = ofAddress("join");
     if (!token) return;
     this.#token = token;
     this.#leave();
@@ -76,7 +76,7 @@ class Page {
   }
 
   #signIn(reason) {
-    const known = { token: this.#token, name: recall(NAME_KEY) ?? "", reason };
+    const known = { token: this.#token, name: ofAddress("name") ?? recall(NAME_KEY) ?? "", reason };
     this.#put(
       signInScreen(known, async (given, password) => {
         if (this.#token) await this.#join(given, password);
@@ -169,7 +169,7 @@ class Page {
   }
 }
 
-/** The token of an invitation, which stands behind `#join=`, so that it reaches no server's log. */
-function tokenOfAddress() {
-  return new URLSearchParams(window.location.hash.slice(1)).get("join");
+/** What an invitation says behind the `#`, so that it reaches no server's log: its token `join`, and whose it is. */
+function ofAddress(what) {
+  return new URLSearchParams(window.location.hash.slice(1)).get(what);
 }
