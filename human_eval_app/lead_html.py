@@ -89,12 +89,13 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
         question = SHORT[rates.question]
         pair = f"<b>{escape(rates.a_label)}</b> against {escape(rates.b_label)}"
         counts = f"{rates.win} / {rates.tie + rates.both_bad} / {rates.loss}"
+        n = f"{rates.prompts} prompts, {rates.annotators} {'person' if rates.annotators == 1 else 'people'}"
         end = "" if one.half_width_at_end is None else f"about ±{one.half_width_at_end:.2f} at the end"
         rows.append(
             f"<tr><td>{question}<small>{pair}</small></td>"
             f'<td class="ld-n">{_interval(rates.net, signed=True)}<small>{end}</small></td>'
             f"<td>{_forest(rates.net)}</td>"
-            f'<td class="ld-n">{counts}<small>{rates.prompts} prompts, {rates.annotators} people</small></td>'
+            f'<td class="ld-n">{counts}<small>{n}</small></td>'
             f'<td class="ld-n">{_interval(without.net, signed=True) if without else "–"}</td>'
             f'<td class="ld-n">{_range(one.result.leave_one_out)}</td></tr>'
         )

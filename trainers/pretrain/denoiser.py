@@ -5,6 +5,7 @@ The U-Net predicts noise on the SD schedule (2112.10752), weighted by min-SNR 5 
 cached; captions are dropped in 10 % of the cases for classifier-free guidance.
 """
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -227,3 +228,7 @@ def _save(pipeline: StableDiffusionPipeline | PixArtAlphaPipeline, folder: Path)
     # transformers would load the text encoder in the stored precision, diffusers loads the rest in float32.
     config = folder / "text_encoder" / "config.json"
     config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+    # Where the VAE lay when it was loaded is nobody's business.
+    config = folder / "vae" / "config.json"
+    kept = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
+    config.write_text(json.dumps(kept, indent=2) + "\n")
