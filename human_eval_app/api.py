@@ -115,7 +115,6 @@ def project(project: str, visit: Reading, server: Serving) -> dict[str, Any]:
         "guideline": found.guideline or GUIDELINE,
         "skip_reasons": SKIP_REASONS,
         "mark_categories": [{"id": key, "title": title} for key, title in MARK_CATEGORIES.items()],
-        "examples": [],
     }
 
 

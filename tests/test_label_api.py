@@ -1,11 +1,8 @@
-"""The labelling app over HTTP, without a browser: contract, accounts, roles, blindness, hostile input."""
+"""The labelling app over HTTP, without a browser: contract, accounts, roles, blindness."""
 
-import io
 import json
 import re
-import struct
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,88 +10,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
-from label_study import SECRETS, two_runs
-from PIL import Image, PngImagePlugin
+from label_http import EVIL, Person, Study
+from label_study import SECRETS
 
-from human_eval_app import accounts, images, web
-from human_eval_app.accounts import add_user, enrolment_token, hash_password, invite
+from human_eval_app import accounts, web
+from human_eval_app.accounts import add_user, hash_password, invite
 from human_eval_app.guard import MAX_BODY
-from human_eval_app.known import planted_pairs, read_known
-from human_eval_app.projects import Project, find_project, image_key, set_state
-from human_eval_app.schedule import Design, match_samples
+from human_eval_app.known import read_known
+from human_eval_app.projects import set_state
 from human_eval_app.store import Store
-from human_eval_app.study import Arms, open_study, read_arms
 from human_eval_app.ui import create_app
 from pixeval.errors import InputError
 from pixeval.records import current_votes
-from pixeval.runs import Run
-
-EVIL = "<script>alert(1)</script> '; DROP TABLE users; -- \u202e {{7*7}}"
-
-
-class Study:
-    """A served study."""
-
-    def __init__(self, folder: Path, design: Design = Design(gold=0.2), training: int = 2) -> None:  # noqa: B008
-        self.runs = two_runs(folder)
-        self.arms: Arms = read_arms(self.runs)
-        matchups = match_samples(self.arms.groups)
-        known = [
-            *planted_pairs(self.arms, matchups, 4, "gold", folder / "planted", 0),
-            *planted_pairs(self.arms, matchups, training, "training", folder / "planted", 0),
-        ]
-        self.store = Store.at(folder / "db" / "votes.sqlite3")
-        self.project: Project = open_study(self.store, self.arms, design, known=known)
-        self.other = open_study(self.store, self.arms, design, name="other")
-        self.app = create_app(self.store)
-
-    def person(self, name: str | None = None, project: Project | None = None) -> "Person":
-        person = Person(self)
-        if name is not None:
-            assert person.join(self.token(project or self.project), name).status_code == 200
-        return person
-
-    def token(self, project: Project | None = None) -> str:
-        """Of the open enrolment link that holds now."""
-        with self.store.read() as connection:
-            found = find_project(connection, (project or self.project).id)
-        assert found is not None
-        return enrolment_token(self.store.secret, found)
-
-    def lead(self, name: str) -> "Person":
-        with self.store.write() as connection:
-            token = invite(connection, "admin", None)
-        person = Person(self)
-        assert person.join(token, name).json()["role"] == "admin"
-        return person
-
-
-class Person:
-    """A browser of its own."""
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self.http = TestClient(study.app)
-        self.path = f"/api/project/{study.project.id}"
-
-    def join(self, token: str, name: str, **more: Any) -> Any:
-        reply = self.http.post("/api/join", json={"token": token, "name": name, **more})
-        if reply.status_code == 200:
-            self.http.headers["X-CSRF-Token"] = reply.json()["csrf"]
-        return reply
-
-    def begin(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.http.post(f"{self.path}/begin").json()
-        while state["phase"] == "training":
-            state = self.vote(state["queue"][0]).json()
-        return state
-
-    def vote(self, item: dict[str, Any], choice: str = "left", **more: Any) -> Any:
-        body = {"assignment": item["assignment"], "revision": item["revision"], "choice": choice, "seconds": 1.0}
-        return self.http.post(f"{self.path}/vote", json={**body, **more})
-
-    def undo(self, last: dict[str, Any]) -> Any:
-        return self.http.post(f"{self.path}/undo", json=last)
 
 
 @pytest.fixture(scope="module")
@@ -457,68 +384,6 @@ def test_security_headers_hosts_and_gradio_s_own_ways(study: Study) -> None:
     assert named.get("/api/me", headers={"Host": "label.example.org:8443"}).status_code == 401
     https = TestClient(study.app, base_url="https://testserver")
     assert "max-age" in https.get("/api/me").headers["strict-transport-security"]
-
-
-# ---- images ----------------------------------------------------------------------------------------------------------
-
-
-def _png(width: int, height: int, body: bytes = b"") -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
-
-
-def test_hostile_image_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "bomb.png").write_bytes(_png(60_000, 60_000))
-    (tmp_path / "wide.png").write_bytes(_png(2**31 - 1, 1))
-    (tmp_path / "short.png").write_bytes(_png(64, 64, b"\0"))
-    (tmp_path / "text.png").write_text("<svg onload=alert(1)>")
-    (tmp_path / "page.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    (tmp_path / "script.png").write_bytes((tmp_path / "page.eps").read_bytes())
-    for name in ("bomb.png", "wide.png", "text.png", "page.eps", "script.png", "none.png", "."):
-        with pytest.raises(images.UnusableImage):
-            images.image_size(tmp_path / name)
-    assert images.image_size(tmp_path / "short.png") == (64, 64)
-    with pytest.raises(images.UnusableImage):
-        images.encode(tmp_path / "short.png")
-    monkeypatch.setattr(images, "MAX_BYTES", 10)
-    with pytest.raises(images.UnusableImage, match="larger"):
-        images.image_size(tmp_path / "short.png")
-
-
-def test_images_are_served_without_metadata_to_members_only(tmp_path: Path) -> None:
-    runs = two_runs(tmp_path)
-    for run in runs:
-        for sample in Run.open(run).samples():
-            chunks = PngImagePlugin.PngInfo()
-            chunks.add_text("parameters", "tunedmodel, 50 steps")
-            with Image.open(run / sample.path) as image:
-                image.load()
-            exif = image.getexif()
-            exif[0x0112], exif[0x010E] = 6, "tunedmodel"
-            image.crop((0, 0, 32, 64)).save(run / sample.path, pnginfo=chunks, exif=exif)
-    arms = read_arms(runs)
-    store = Store.at(tmp_path / "votes.sqlite3")
-    project = open_study(store, arms, Design())
-    broken, fine = list(arms.images)[:2]
-    arms.images[broken].write_bytes(b"\x89PNG nothing")
-    person = TestClient(create_app(store))
-    body = {"token": enrolment_token(store.secret, project), "name": "anna"}
-    assert person.get(f"/api/image/{image_key(store.secret, project.id, fine)}").status_code == 401
-    assert person.post("/api/join", json=body).status_code == 200
-    reply = person.get(f"/api/image/{image_key(store.secret, project.id, fine)}")
-    assert reply.status_code == 200 and b"parameters" not in reply.content and b"tunedmodel" not in reply.content
-    with Image.open(io.BytesIO(reply.content)) as shown:
-        assert shown.size == (64, 32) and set(shown.info) == set()
-    assert reply.headers["cache-control"] == "private, max-age=31536000, immutable"
-    assert "etag" not in reply.headers and "last-modified" not in reply.headers
-    unreadable = person.get(f"/api/image/{image_key(store.secret, project.id, broken)}")
-    assert unreadable.status_code == 422 and arms.images[broken].name not in unreadable.text
-    for key in ("..%2Frun.json", "x", "../../etc/passwd", f"{image_key(store.secret, 'other', fine)}"):
-        assert person.get(f"/api/image/{key}").status_code in (404, 200) and b"root:" not in person.get(key).content
-    store.close()
 
 
 # ---- known answers ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 // Everything but the pairs: sign-in, choice of project, introduction, break and the ends. Each is an element that a
 // `Stage` of the page shows; the first field or button takes the keys.
 
-import { choiceText } from "./answers.js";
 import { duration, make } from "./dom.js";
 
 function screen(title, ...children) {
@@ -115,32 +114,16 @@ export function projectsScreen(projects, lead, choose) {
 /**
  * What is asked and how, before the first pair.
  * @param {Object} project of the contract
- * @param {(key: string) => string} address of an image
  */
-export function introductionScreen(project, address, begin) {
+export function introductionScreen(project, begin) {
   const questions = project.questions.map(({ title, hint }) =>
     make("li", {}, make("strong", { text: title }), " ", hint),
-  );
-  const picture = (image, side) => {
-    const key = typeof image === "string" ? image : image?.key;
-    return key ? make("img", { src: address(key), alt: `${side} image of the example`, loading: "lazy" }) : null;
-  };
-  const examples = (project.examples ?? []).map((example) =>
-    make(
-      "figure",
-      { class: "pe-example" },
-      example.text ? make("p", { text: example.text }) : null,
-      make("div", { class: "pe-example-pair" }, picture(example.left, "Left"), picture(example.right, "Right")),
-      make("figcaption", {}, make("strong", { text: `${choiceText(example.choice)}. ` }), example.why ?? ""),
-    ),
   );
   return screen(
     project.title,
     ...paragraphs(project.guideline ?? ""),
     make("h2", { text: "You will be asked" }),
     make("ul", {}, ...questions),
-    examples.length ? make("h2", { text: "Examples" }) : null,
-    ...examples,
     make("h2", { text: "How" }),
     make("p", {
       text:

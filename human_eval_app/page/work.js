@@ -18,7 +18,6 @@ import { Tabs } from "./tabs.js";
 
 /** Events: `leave`, `signout`, `help` (from the header), `signin` (the session ended). */
 export class Work extends EventTarget {
-  #server;
   #project;
   #session;
   #header;
@@ -35,7 +34,6 @@ export class Work extends EventTarget {
    */
   constructor(server, me, project) {
     super();
-    this.#server = server;
     this.#project = project;
     this.#session = new Session(server, me.name, project.id);
     this.#pictures = new Pictures(server);
@@ -113,11 +111,7 @@ export class Work extends EventTarget {
     const settled = session.outbox.entries().length === 0;
     if (state.phase === "introduction") {
       this.#put("introduction", () =>
-        introductionScreen(
-          this.#project,
-          (key) => this.#server.image(key),
-          () => session.begin(),
-        ),
+        introductionScreen(this.#project, () => session.begin()),
       );
     } else if (state.phase === "paused") this.#put("paused", () => pausedScreen(() => session.refresh()));
     else if (this.#atBreak) this.#break();

@@ -21,6 +21,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from pixeval.catalog import CATALOG, find, load
 from pixeval.metric_spec import MetricSpec
+from pixeval.validation.planted_flaws import PLANTED, plant
 from pixeval.zoo.icons import load_icons
 
 FILE = Path(__file__).with_name("metrics.json")
@@ -66,7 +67,20 @@ def inputs(spec: MetricSpec) -> tuple[Array, Array]:
         return photographs(), photographs()
     if spec.min_side > 128:
         return large()
+    if spec.family == "flaws" and spec.name not in REFERENCES:
+        return flawed(spec.name), references()
     return images(), references()
+
+
+def flawed(detector: str) -> Array:
+    """:func:`images`, every other one with the detector's own flaw, or zero would do for an answer."""
+    (own,) = (flaw for flaw in PLANTED if flaw.detector == detector)
+    pixels = images()
+    for place in range(0, len(pixels), 2):
+        clean = torch.from_numpy(pixels[place]).permute(2, 0, 1).float()
+        planted = plant(own, clean, 3, str(place)).pixels.permute(1, 2, 0).double().numpy()
+        pixels[place] = np.round(planted * 255) / 255
+    return pixels
 
 
 def features() -> tuple[Array, Array]:
