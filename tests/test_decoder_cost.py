@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_flow_models
 import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 from pixeval.errors import InputError
 from pixeval.pair_folder import export_pairs
 from pixeval.records import Pair
+from trainers.bf16_decoder import Bf16Decoder
 from trainers.data import captioned_latents, paired_latents
 from trainers.data_order import seeded
+from trainers.decoder_agreement import Decoder, agreement
 from trainers.decoder_checkpoints import checkpoint_decoder
 from trainers.decoder_window import Window, draw_window
 from trainers.errors import PixelTerm, add_noise, ask, measure
@@ -28,7 +31,7 @@ from trainers.pixel_losses import pixel_sft
 from trainers.preference import PreferenceConfig, measure_reference, preference_loss, train_preference
 from trainers.schedules import target
 from trainers.sft import SftConfig, sft_loss, train_sft
-from trainers.tiny_decoder import TinyDecoder, agreement, load_tiny_decoder
+from trainers.tiny_decoder import load_tiny_decoder
 from trainers.training_log import read_log
 
 SIZE = (RESOLUTION, RESOLUTION)
@@ -284,6 +287,9 @@ def test_settings_of_cost_that_cannot_work_are_named(world: Path, tmp_path: Path
         ({"pixel_every": 0}, "pixel_every"),
         ({"pixel_every": 2, "objective": "pixel"}, "pixel_every"),
         ({"decoder_checkpointing": True, "objective": "control"}, "decoder_checkpointing"),
+        ({"bf16_decoder": True, "objective": "latent"}, "bf16_decoder"),
+        ({"bf16_decoder": True, "tiny_decoder": tmp_path}, "bf16_decoder"),
+        ({"bf16_decoder": True, "pixel": PixelConfig(distance="decoder_features")}, "bf16_decoder"),
     ]
     for changes, name in wrong:
         with pytest.raises(InputError, match=name):
@@ -302,15 +308,13 @@ def tiny_autoencoder(seed: int = 0) -> AutoencoderTiny:
     )  # fmt: skip
 
 
-class OwnDecoder(TinyDecoder):
-    """The model's own decoder in the place of a tiny one; ``sign`` turns its images around."""
+def own_decoder(model: LatentDiffusion, sign: float) -> Decoder:
+    """The model's own decoder in the place of a cheaper one; ``sign`` turns its images around."""
 
-    def __init__(self, model: LatentDiffusion, sign: float) -> None:
-        nn.Module.__init__(self)
-        self.model, self.sign = model, sign
+    def decoder(latents: Tensor) -> Tensor:
+        return sign * model.decode(latents) + 0.25
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.sign * self.model.decode(latents) + 0.25
+    return decoder
 
 
 def test_a_decoder_agrees_with_itself_and_not_with_a_random_one(world: Path, tmp_path: Path) -> None:
@@ -318,7 +322,7 @@ def test_a_decoder_agrees_with_itself_and_not_with_a_random_one(world: Path, tmp
     z = 0.8 * torch.randn((3, 4, LATENT, LATENT), generator=torch.Generator().manual_seed(4))
     asked = model.encode_prompts(CAPTIONS[:3])
     for sign in (1.0, -1.0):  # squared errors do not know the sign, nor a constant
-        own = agreement(model, OwnDecoder(model, sign), z, asked, PixelTerm())
+        own = agreement(model, own_decoder(model, sign), z, asked, PixelTerm())
         assert own.loss_correlation == pytest.approx(1, abs=1e-4)
         assert own.gradient_cosine == pytest.approx(1, abs=1e-4)
         assert own.enough
@@ -338,13 +342,52 @@ def test_a_tiny_decoder_that_agrees_is_used_and_its_agreement_recorded(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the threshold out of the way; no weights of a tiny decoder of the tiny VAE exist."""
-    monkeypatch.setattr("trainers.tiny_decoder.LEAST_LOSS_CORRELATION", -2)
-    monkeypatch.setattr("trainers.tiny_decoder.LEAST_GRADIENT_COSINE", -2)
+    monkeypatch.setattr("trainers.decoder_agreement.LEAST_LOSS_CORRELATION", -2)
+    monkeypatch.setattr("trainers.decoder_agreement.LEAST_GRADIENT_COSINE", -2)
     tiny_autoencoder().save_pretrained(tmp_path / "tiny")
     run = train_sft(sft(world, tmp_path / "tiny-run", tiny_decoder=tmp_path / "tiny", decode_crop=16))
-    assert set(run.info["tiny_decoder"]) == {"loss_correlation", "gradient_cosine"}
+    assert set(run.info["decoder_agreement"]) == {"loss_correlation", "gradient_cosine"}
     assert "cosine of their gradients" in capsys.readouterr().err
     own = train_sft(sft(world, tmp_path / "own-run", decode_crop=16))
     first, expected = read_log(run)[0], read_log(own)[0]
     assert first["latent_error"] == expected["latent_error"]
     assert first["pixel_error"] != expected["pixel_error"]
+
+
+@pytest.mark.parametrize("name", ["sd-v", "sana", "qwen_image"])
+def test_a_decoder_in_bfloat16_has_the_gradients_of_the_models_own(name: str, tmp_path: Path) -> None:
+    """To its 8 bits: AutoencoderKL and DC-AE, with checkpoints and without, and a VAE for videos."""
+    if name == "sd-v":
+        save_tiny(name, tmp_path)
+    else:
+        getattr(tiny_flow_models, f"tiny_{name}")().save_pretrained(tmp_path)
+    model = load(tmp_path)
+    shape = model.encode(torch.zeros(2, 3, *model.resolution)).mean.shape
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    own, half = gradient(model.decode, z), gradient(Bf16Decoder(model), z)
+    assert not torch.equal(own, half)
+    assert float(torch.cosine_similarity(own.flatten(), half.flatten(), 0)) > 0.99
+    assert {tensor.dtype for tensor in model.vae.parameters()} == {torch.float32}
+    if not model.video_vae:
+        checkpoint_decoder(model.vae)
+        torch.testing.assert_close(gradient(Bf16Decoder(model), z), half)
+
+
+def gradient(decoder: Decoder, latents: Tensor) -> Tensor:
+    """Of the mean square of what is decoded."""
+    given = latents.clone().requires_grad_()
+    image = decoder(given)
+    assert image.dtype == torch.float32
+    image.square().mean().backward()  # type: ignore[no-untyped-call]
+    assert given.grad is not None
+    return given.grad
+
+
+def test_training_with_a_decoder_in_bfloat16(world: Path, tmp_path: Path) -> None:
+    run = train_sft(sft(world, tmp_path / "half", bf16_decoder=True))
+    agreed = run.info["decoder_agreement"]
+    assert agreed["gradient_cosine"] > 0.95
+    first, expected = read_log(run)[0], read_log(train_sft(sft(world, tmp_path / "full")))[0]
+    assert first["latent_error"] == expected["latent_error"]
+    assert first["pixel_error"] != expected["pixel_error"]
+    assert first["pixel_error"] == pytest.approx(expected["pixel_error"], rel=0.05)

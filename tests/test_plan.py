@@ -140,6 +140,9 @@ def test_what_saves_memory_saves_it_in_the_plan(folders: dict[str, Path]) -> Non
     assert cut["flops"]["latent_step"] == latent
     quarter = (whole["flops"]["step"] - latent) / 4
     assert 0.7 < 3 * (cut["flops"]["step"] - latent) / quarter < 1, "attention costs a sixteenth of the whole"
+    half = plan(sft(model, batch_size=8, bf16_decoder=True))
+    assert 0.4 < half["memory"]["pixel_term"] / whole["memory"]["pixel_term"] < 0.7
+    assert half["flops"] == whole["flops"]
     assert decoder["quarter_area_checkpointed"] < decoder["quarter_area"] < decoder["whole"]
     adapters = plan(sft(model, lora_rank=2, ema=0.9))
     assert adapters["memory"]["gradients"] < whole["memory"]["gradients"] / 4

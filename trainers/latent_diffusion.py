@@ -118,10 +118,7 @@ class LatentDiffusion(ABC):
         return encode(self.vae, self.normalisation, images.to(self.device), self.video_vae)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents -> images in model range, about [-1, 1], not clamped; differentiable, always in float32.
-
-        The pixel loss is a difference of two almost equal images, which half precision would round away.
-        """
+        """Latents -> images in model range, about [-1, 1], not clamped; differentiable, always in float32."""
         return decode(self.vae, self.normalisation, latents, self.video_vae)
 
     def _normalisation(self) -> Normalisation:

@@ -87,15 +87,18 @@ def encode(vae: nn.Module, normalisation: Normalisation, images: Tensor, video: 
 
 
 def decode(vae: nn.Module, normalisation: Normalisation, latents: Tensor, video: bool = False) -> Tensor:
-    """Latents -> images in model range, about [-1, 1], not clamped; differentiable, always in float32."""
-    x = normalisation.denormalise(latents)
+    """Latents -> images in model range, about [-1, 1], not clamped; differentiable, float32.
+
+    Computed in the precision of the VAE's weights, whatever autocast says.
+    """
+    x = normalisation.denormalise(latents).to(next(vae.parameters()).dtype)
     with torch.autocast(latents.device.type, enabled=False):
         if video:
             frames: Tensor = vae.decode(x.unsqueeze(2), return_dict=False)[0]  # type: ignore[operator]
-            return frames.squeeze(2)
+            return frames.squeeze(2).float()
         x = x.contiguous(memory_format=torch.channels_last)
         images: Tensor = vae.decode(x, return_dict=False)[0]  # type: ignore[operator]
-    return images
+    return images.float()
 
 
 def _of(value: Channels, like: Tensor) -> Tensor | float:

@@ -78,6 +78,9 @@ class ObjectiveConfig(TrainConfig):
     tiny_decoder: Path | None = None
     """Folder of a diffusers AutoencoderTiny (TAESD, TAEF1 and the like) that decodes for the pixel term in the place of
     the model's own decoder; refused where the two do not agree."""
+    bf16_decoder: bool = False
+    """Decode in bfloat16 for the pixel term: half of the decoder's activations, and faster where the hardware has it.
+    Refused where it does not agree with the model's own decoder in float32."""
     pixel_every: int = 1
     """Steps per pixel term: it is computed at every k-th step and counts k times there, which leaves the mean of the
     gradient over steps as it is and makes it noisier."""
@@ -118,6 +121,7 @@ def _check_cost(config: ObjectiveConfig) -> None:
         ("decode_crop", config.decode_crop is not None),
         ("decoder_checkpointing", config.decoder_checkpointing),
         ("tiny_decoder", config.tiny_decoder is not None),
+        ("bf16_decoder", config.bf16_decoder),
         ("pixel_every", config.pixel_every != 1),
     ):
         if given and "pixel" not in kinds:
@@ -130,8 +134,12 @@ def _check_cost(config: ObjectiveConfig) -> None:
         raise InputError(f"crop_border is not negative and belongs to decode_crop, got {config.crop_border}")
     if config.crop_border and config.pixel.distance == "lpips":
         raise InputError("the distance lpips is one number per image and has no border to leave out; use another")
-    if config.tiny_decoder is not None and config.pixel.distance == "decoder_features":
-        raise InputError("the distance decoder_features is about the model's own decoder; leave tiny_decoder out")
+    if config.tiny_decoder is not None and config.bf16_decoder:
+        raise InputError("bf16_decoder is the model's own decoder in bfloat16; leave it or tiny_decoder out")
+    if config.pixel.distance == "decoder_features" and (config.tiny_decoder is not None or config.bf16_decoder):
+        raise InputError(
+            "the distance decoder_features is about the model's own decoder; leave tiny_decoder and bf16_decoder out"
+        )
     if config.tiny_decoder is not None and config.decoder_checkpointing:
         raise InputError("decoder_checkpointing is for the model's own decoder; leave it or tiny_decoder out")
 

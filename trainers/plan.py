@@ -66,7 +66,7 @@ def plan(config: ObjectiveConfig) -> dict[str, Any]:
     latent = simulate(step, ("latent",)) if "pixel" in kinds else full
     weights = _weights(step)
     copies = weights["reference"] + weights["average"] + (0 if cuda else weights["text_encoders"])
-    start = sum(weights[part] for part in ("denoiser", "vae", "tiny_decoder", "text_encoders"))
+    start = sum(weights[part] for part in ("denoiser", "vae", "cheaper_decoder", "text_encoders"))
     share = _share(step)
     seconds, source = _seconds(step, full, latent)
     times = {"step": _mean(config, *seconds, share), "latent_step": seconds[1]}
@@ -137,14 +137,14 @@ def simulate(step: PlannedStep, kinds: tuple[Kind, ...]) -> StepCost:
 def decoder_activations(step: PlannedStep) -> dict[str, int]:
     """Peak bytes of decoding with gradient and its backward pass, for a whole latent and for a window of a quarter of
     its area, as the decoder is and, where it can, with checkpoints; and for the window of the settings."""
-    model, batch, tiny = step.model, step.batch, step.tiny
+    model, batch, cheaper = step.model, step.batch, step.cheaper_decoder
     height, width = batch.size
     sizes = {"whole": batch.size, "quarter_area": (max(1, height // 2), max(1, width // 2))}
     if batch.window is not None:
         sizes["decode_crop"] = batch.window.size
     found: dict[str, int] = {}
     for checkpointed in (False, True):
-        if checkpointed and (tiny is not None or step.config.decoder_checkpointing):
+        if checkpointed and (cheaper is not None or step.config.decoder_checkpointing):
             break
         if checkpointed:
             try:
@@ -157,7 +157,7 @@ def decoder_activations(step: PlannedStep) -> dict[str, int]:
                 latents = step.outline.images(batch.rows, step.channels, *size).requires_grad_()
                 before = meter.live
                 meter.reset()
-                image = model.decode(latents) if tiny is None else tiny(latents)
+                image = model.decode(latents) if cheaper is None else cheaper(latents)
                 image.square().mean().backward()
                 del image
                 found[name + ("_checkpointed" if again else "")] = meter.peak - before
@@ -196,7 +196,7 @@ def _weights(step: PlannedStep) -> dict[str, int]:
     return {
         "denoiser": size_of(model.denoiser),
         "vae": size_of(model.vae),
-        "tiny_decoder": size_of(step.tiny),
+        "cheaper_decoder": size_of(step.cheaper_decoder),
         "text_encoders": size_of(*step.outline.text_encoders),
         "reference": size_of(model.denoiser) if copied else 0,
         "average": size_of(model.denoiser, trained=True) if config.ema is not None else 0,

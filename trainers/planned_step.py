@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pixeval.errors import InputError
+from trainers.bf16_decoder import Bf16Decoder
 from trainers.decoder_checkpoints import checkpoint_decoder
 from trainers.decoder_window import Window
 from trainers.errors import Answer, Kind, Noised, PixelTerm, add_noise, ask, errors, measure
 from trainers.image_to_image import ImageToImageConfig
+from trainers.latent_diffusion import LatentDiffusion
 from trainers.objective import DISTANCES, ObjectiveConfig
 from trainers.optimizer_step import fast_attention
 from trainers.outline import Outline, read_json
@@ -56,11 +57,12 @@ class PlannedStep:
         self.batch = _batch(config, self.outline)
         if config.decoder_checkpointing:
             checkpoint_decoder(model.vae)
-        self.tiny = _tiny(config.tiny_decoder)
-        self.modules: list[nn.Module] = [model.vae, model.denoiser, *([] if self.tiny is None else [self.tiny])]
+        self.cheaper_decoder = _cheaper_decoder(config, model)
+        """What decodes for the pixel term in the place of the model's own decoder."""
+        self.modules = [model.vae, model.denoiser, *([] if self.cheaper_decoder is None else [self.cheaper_decoder])]
         self.outline.settle(*self.modules)
         model.denoiser.train()
-        self.pixel = _pixel(config, self.tiny)
+        self.pixel = _pixel(config, self.cheaper_decoder)
 
     @property
     def learned(self) -> list[nn.Parameter]:
@@ -151,14 +153,14 @@ def _batch(config: ObjectiveConfig, outline: Outline) -> Batch:
     return Batch(rows, size, window)
 
 
-def _tiny(folder: Path | None) -> TinyDecoder | None:
-    if folder is None:
-        return None
-    with torch.device("meta"):
-        return TinyDecoder(AutoencoderTiny.from_config(read_json(folder / "config.json")))
+def _cheaper_decoder(config: ObjectiveConfig, model: LatentDiffusion) -> nn.Module | None:
+    if config.tiny_decoder is not None:
+        with torch.device("meta"):
+            return TinyDecoder(AutoencoderTiny.from_config(read_json(config.tiny_decoder / "config.json")))
+    return Bf16Decoder(model) if config.bf16_decoder else None
 
 
-def _pixel(config: ObjectiveConfig, tiny: TinyDecoder | None) -> PixelTerm:
+def _pixel(config: ObjectiveConfig, cheaper: nn.Module | None) -> PixelTerm:
     if config.pixel.distance == "decoder_features":
         return PixelTerm(config.pixel.argument, None)
-    return PixelTerm(config.pixel.argument, DISTANCES.get(config.pixel.distance, pixel_sft), decode=tiny)
+    return PixelTerm(config.pixel.argument, DISTANCES.get(config.pixel.distance, pixel_sft), decode=cheaper)

@@ -15,8 +15,10 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from pixeval.errors import InputError
 from pixeval.runs import Run
+from trainers.bf16_decoder import Bf16Decoder
 from trainers.data import TrainingData, counted
 from trainers.data_order import Order
+from trainers.decoder_agreement import Agreement, Decoder, agreeing
 from trainers.decoder_checkpoints import checkpoint_decoder
 from trainers.families.detect import load
 from trainers.flaw_maps import FlawMaps
@@ -26,7 +28,7 @@ from trainers.latent_diffusion import LatentDiffusion
 from trainers.objective import Composition, ObjectiveConfig, check_objective
 from trainers.probes import check_sign
 from trainers.tables import DatasetConfig
-from trainers.tiny_decoder import with_tiny_decoder
+from trainers.tiny_decoder import load_tiny_decoder
 from trainers.tracker import choose_tracker
 from trainers.train_config import TrainConfig, check_settings, start_run
 
@@ -105,18 +107,30 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
 
     shortest = min(min(size) for size in training_sizes(resolution, model.side_multiple, config.dataset.buckets))
     composition = Composition(config, model, data.texts.prompts, shortest, record, accelerator.num_processes)
-    tiny = None
-    if config.tiny_decoder is not None:
+    agreement: Agreement | None = None
+    cheaper = cheaper_decoder(config, model)
+    if cheaper is not None:
         rows = order.batch(0).rows
         z, asked = data.good.rows(rows).mean.to(model.device), data.texts.rows(data.prompt[rows], model.device)
-        composition.pixel, tiny = with_tiny_decoder(config.tiny_decoder, model, composition.pixel, z, asked)
+        composition.pixel, agreement = agreeing(*cheaper, model, composition.pixel, z, asked)
     if accelerator.is_main_process:
         start_run(config, trainer)
         tell_skipped(run, data)
-        if tiny is not None:
-            run.write_info({**run.info, "tiny_decoder": tiny._asdict()})
+        if agreement is not None:
+            run.write_info({**run.info, "decoder_agreement": agreement._asdict()})
     accelerator.wait_for_everyone()
     return Started(config, accelerator, model, data, held_out, run, composition, order)
+
+
+def cheaper_decoder(config: ObjectiveConfig, model: LatentDiffusion) -> tuple[str, Decoder] | None:
+    """What decodes for the pixel term in the place of the model's own decoder, with its name; None for nothing.
+
+    Raises:
+        InputError: it cannot be loaded, or is for other latents.
+    """
+    if config.tiny_decoder is not None:
+        return f"tiny decoder {config.tiny_decoder}", load_tiny_decoder(config.tiny_decoder, model)
+    return ("decoder in bfloat16", Bf16Decoder(model)) if config.bf16_decoder else None
 
 
 def tell_skipped(run: Run, data: TrainingData) -> None:
