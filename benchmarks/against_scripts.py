@@ -35,6 +35,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "both, window of a quarter, checkpoints": (
         "sft", {"objective": "both", "decode_crop": 64, "decoder_checkpointing": True},
     ),
+    "both, window of a quarter, bf16": ("sft", {"objective": "both", "decode_crop": 64, "bf16_decoder": True}),
     "pixel, window of a quarter": ("sft", {"objective": "pixel", "decode_crop": 64}),
     "both, whole": ("sft", {"objective": "both"}),
     "DPO script": ("preference", {}),

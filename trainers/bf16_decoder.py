@@ -7,7 +7,6 @@ same is checked on the run's own latents (:mod:`trainers.decoder_agreement`).
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from trainers.latent_diffusion import LatentDiffusion
@@ -26,7 +25,7 @@ class Bf16Decoder(nn.Module):
         vae: Any = model.vae
         # Decoders of videos look at their encoder when they are called.
         left_out = {} if model.video_vae else {id(vae.encoder): None}
-        self.vae: nn.Module = copy.deepcopy(vae, left_out).to(torch.bfloat16).requires_grad_(False).eval()
+        self.vae: nn.Module = copy.deepcopy(vae, left_out).bfloat16().requires_grad_(False).eval()
         self.normalisation, self.video = model.normalisation, model.video_vae
 
     def forward(self, latents: Tensor) -> Tensor:
