@@ -10,9 +10,12 @@ from pixeval.errors import InputError
 from reward_models.views import DinoEncoder
 from trainers.lora import add_adapters, present
 
-TARGETS = ("c_fc", "c_proj", "qkv", "proj", "fc1", "fc2", "query", "value")
-"""Linear layers of the blocks of open_clip's, timm's and transformers' image encoders. The attention of open_clip's own
-is one fused module whose projections peft cannot reach by name, so there only the feed-forward layers are tuned."""
+TARGETS = (
+    *("c_fc", "c_proj"),  # open_clip's own towers; their attention is one fused module that peft cannot reach by name
+    *("qkv", "proj", "fc1", "fc2"),  # timm's, as of SigLIP; fc1 and fc2 are DINOv2's too
+    *("q_proj", "v_proj", "up_proj", "down_proj"),  # DINOv2 and DINOv3 of transformers
+)
+"""Linear layers of the blocks of image encoders."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def adapt(encoder: ClipEncoder | DinoEncoder, lora: Adaptation, seed: int) -> No
     targets = present(side, lora.targets)
     if not targets:
         raise InputError(
-            f"none of the layers {', '.join(lora.targets)} is in this encoder; name some with lora.targets"
+            f"this encoder has none of the layers {', '.join(lora.targets)}; train without --lora-rank, or take another"
         )
     add_adapters(side, lora.rank, lora.alpha, targets, seed)
 

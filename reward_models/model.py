@@ -189,6 +189,11 @@ class RewardModel:
         return flaws.names if isinstance(flaws, FlawView) else []
 
     @property
+    def sees_prompts(self) -> bool:
+        """Whether it can judge alignment; an encoder without a text side cannot."""
+        return isinstance(self.encoder, ClipEncoder)
+
+    @property
     def fingerprint(self) -> str:
         """Of encoder, views, weights and calibration."""
         told = digest({**self.heads.state_dict(), **adapter_tensors(self.encoder)})

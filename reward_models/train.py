@@ -126,9 +126,11 @@ def fit(
         progress: shown on stderr.
 
     Raises:
-        InputError: fewer than two prompts, or no pair whose images can both be read.
+        InputError: fewer than two prompts, no pair whose images can both be read, or nothing but votes on alignment for
+            an encoder that sees no prompt.
     """
     model = RewardModel.new(design_of(config), config.device, config.seed)
+    asked, judgements = len(judgements), judgements if model.sees_prompts else _without_prompts(judgements, config)
     views = {"whole": model.encoder, **model.views}
     if config.lora_rank is not None:  # the adapters change nothing yet; so this tells which images can be read
         views = {name: view for name, view in views.items() if name == "whole" or isinstance(view, FlawView)}
@@ -164,9 +166,21 @@ def fit(
             others = [k for k, found in enumerate(folds) if found != fold]
             _Training(heads, {}, [], world, [*others, *rest], None).run(progress)
         differences[own] = world.differences(heads, own)
-    facts = {"annotators": trust, "unreadable": sorted(set(reasons.values()))}
+    facts = {
+        "annotators": trust,
+        "unreadable": sorted(set(reasons.values())),
+        "left_out": {"alignment": asked - len(judgements)} if asked > len(judgements) else {},
+    }
     _finish(model, kept, world, differences, facts)
     return model.frozen()
+
+
+def _without_prompts(judgements: Sequence[Judgement], config: RewardTrainConfig) -> list[Judgement]:
+    """Those that an encoder which sees no prompt can learn from."""
+    kept = [judgement for judgement in judgements if judgement.question != "alignment"]
+    if not kept:
+        raise InputError(f"--encoder {config.encoder} sees no prompt and all votes are on alignment; take a CLIP")
+    return kept
 
 
 def fold_of(prompt: str, folds: int) -> int:
@@ -371,6 +385,8 @@ def render(found: dict[str, Any]) -> str:
         lines.append(
             f"  {question:10} {row['judgements']} judgements; of {row['held_out']} unseen {accuracy} right, {state}"
         )
+    for question, count in found["left_out"].items():
+        lines.append(f"  {count} judgements on {question} are left out: the encoder sees no prompt")
     if found["unreadable"]:
         lines.append(f"  {len(found['unreadable'])} images could not be read, as: {found['unreadable'][0]}")
     return "\n".join(lines)

@@ -5,11 +5,13 @@ cache of ``pixeval score``; the whole view has the encoder's, and shares its ent
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +27,7 @@ from pixeval.weight_files import digest
 Detail = Literal["crops", "flaws"]
 DINO = "dino:"
 """Names of image-only encoders begin so."""
+DINO_KINDS = ("dinov2", "dinov3")
 WINDOW = 16
 """Side of the windows in pixels over which heat is averaged before the worst is taken."""
 SMOOTH, WIDE = 1.5, (4.0, 8.0)
@@ -34,27 +37,32 @@ MOST_CROPS = 16
 
 
 class DinoEncoder:
-    """A DINOv2-like model of transformers (arXiv 2304.07193): images only, the class token of unit length."""
+    """DINOv2 (arXiv 2304.07193) or DINOv3 (2508.10104) of transformers: images only, the class token of unit length.
+
+    Size, mean, deviation and interpolation are the published processor's. But where that one resizes to more than it
+    then cuts out of the middle (256 and 224 pixels), the shorter side is resized to what is cut out: a flaw at the
+    border is a flaw.
+    """
 
     def __init__(self, model: Any, settings: dict[str, Any]) -> None:
         self.model: nn.Module = model.eval().requires_grad_(False)
         self.preprocess = settings
         tensors = {name: tensor.float() for name, tensor in model.state_dict().items()}
-        self.fingerprint = f"dino-{digest(tensors)}-{settings['size']}"
+        told = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
+        self.fingerprint = f"dino-{digest(tensors)}-{settings['size']}-{told}"
 
     @classmethod
     def load(cls, source: str) -> "DinoEncoder":
         """From a local folder or by hub name, as ``facebook/dinov2-base``.
 
         Raises:
-            InputError: as :func:`pixeval.pretrained.load_model`.
+            InputError: as :func:`pixeval.pretrained.load_model`, or a model of another kind.
         """
         model = load_model("AutoModel", source, "the DINO encoder", dtype=torch.float32)
-        processor = load_processor("AutoImageProcessor", source, "the DINO encoder")
-        crop = dict(processor.crop_size or processor.size)
-        size = int(crop.get("height") or crop.get("shortest_edge") or 224)
-        mean, std = list(processor.image_mean), list(processor.image_std)
-        return cls(model, {"size": size, "mean": mean, "std": std, "resize_mode": "shortest"})
+        kind = model.config.model_type
+        if not kind.startswith(DINO_KINDS):
+            raise InputError(f"{source} is no DINO but a {kind!r}; give a DINOv2 or DINOv3, as facebook/dinov2-base")
+        return cls(model, _preprocessing(load_processor("AutoImageProcessor", source, "the DINO encoder")))
 
     @property
     def device(self) -> torch.device:
@@ -72,12 +80,25 @@ class DinoEncoder:
         return F.normalize(found.last_hidden_state[:, 0].float(), dim=-1)
 
 
+def _preprocessing(processor: Any) -> dict[str, Any]:
+    """A processor of transformers as :func:`pixeval.preprocess.prepare` takes it."""
+    cut = bool(getattr(processor, "do_center_crop", False) and processor.crop_size)
+    sides = dict(processor.crop_size if cut else processor.size)
+    size = int(sides.get("height") or sides.get("shortest_edge") or 224)
+    mode = "shortest" if cut or "shortest_edge" in sides else "squash"
+    kind = "bilinear" if processor.resample == Image.Resampling.BILINEAR else "bicubic"
+    mean, std = list(processor.image_mean), list(processor.image_std)
+    return {"size": size, "mean": mean, "std": std, "resize_mode": mode, "interpolation": kind}
+
+
 def load_encoder(name: str, device: str = "cpu") -> ClipEncoder | DinoEncoder:
     """An encoder by name: of open_clip (CLIP, SigLIP) as :meth:`ClipEncoder.load` takes them, or ``dino:SOURCE``.
 
     Raises:
         InputError: there is none of this name.
     """
+    if name == DINO:
+        raise InputError(f"--encoder {DINO} names no model; give a folder or a hub name, as {DINO}facebook/dinov2-base")
     if name.startswith(DINO):
         return DinoEncoder.load(name.removeprefix(DINO)).to(device)
     return ClipEncoder.load(name, device)
@@ -250,4 +271,4 @@ def check_folder(name: str) -> str:
     bare = name.removeprefix(DINO)
     if Path(bare).suffix in (".pt", ".pth", ".bin"):
         raise InputError(f"--encoder {name!r} is pickled and not read; give a folder with safetensors")
-    return name.replace(bare, str(Path(bare).resolve())) if Path(bare).is_dir() else name
+    return f"{name.removesuffix(bare)}{Path(bare).resolve()}" if Path(bare).is_dir() else name
