@@ -16,7 +16,10 @@ SIDE = 40
 
 
 def run_with_votes(folder: Path, prompts: int = 48, annotators: Sequence[str] = ("ann", "bo", "eve")) -> Run:
-    """Two arms: smooth images and the same under noise. ``eve`` always says the opposite of what she sees."""
+    """Two arms: smooth images and the same under noise. ``eve`` always says the opposite of what she sees.
+
+    Without annotators there are no votes.
+    """
     run = Run.create(folder, "generate", {})
     samples, votes = [], []
     for number in range(prompts):
@@ -40,6 +43,7 @@ def run_with_votes(folder: Path, prompts: int = 48, annotators: Sequence[str] = 
                 Vote(f"v{number}-{k}", annotator, "flaws", f"p{number}", text, left, right, "a", "b", said, 1.0, at)  # type: ignore[arg-type]
             )
     run.write_samples(samples)
-    (run.path / "votes").mkdir()
-    write_records(run.path / "votes" / "study.parquet", votes, Vote)
+    if votes:
+        (run.path / "votes").mkdir()
+        write_records(run.path / "votes" / "study.parquet", votes, Vote)
     return run
