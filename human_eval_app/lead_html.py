@@ -103,7 +103,7 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
         "<tr><th>Question</th><th>Net win rate</th><th>−1 … 0 … +1</th><th>Wins / ties / losses</th>"
         "<th>Without excluded</th><th>Any one left out</th></tr>"
     )
-    return _table(head, "".join(rows))
+    return _table("Net win rates", head, "".join(rows))
 
 
 def agreement_table(seen: Overview) -> str:
@@ -116,7 +116,7 @@ def agreement_table(seen: Overview) -> str:
         for question, one in seen.agreements.items()
     )
     head = "<tr><th>Question</th><th>Krippendorff's α</th><th>Two answers the same</th><th>Pairs</th></tr>"
-    return _table(head, rows)
+    return _table("Agreement", head, rows)
 
 
 def people_table(qualities: Sequence[AnnotatorQuality], excluded: dict[str, str]) -> str:
@@ -143,7 +143,7 @@ def people_table(qualities: Sequence[AnnotatorQuality], excluded: dict[str, str]
         "<tr><th>Name</th><th>Answers</th><th>Gold passed</th><th>Repeats the same</th><th>Left chosen</th>"
         "<th>With the majority</th><th>Median time</th><th>Dawid–Skene</th></tr>"
     )
-    return _table(head, "".join(rows))
+    return _table("People", head, "".join(rows))
 
 
 def stopping_box(kept: Declaration | None, look: Look | None, state: str) -> str:
@@ -197,7 +197,7 @@ def plans_table(plans: Sequence[StudyPlan]) -> str:
         "<tr><th>Prompts</th><th>Votes on each</th><th>People</th><th>Answers</th><th>Hours</th><th>Hours each</th>"
         "<th>Power</th><th>Interval of the net win rate</th></tr>"
     )
-    return _table(head, rows)
+    return _table("Plans", head, rows)
 
 
 def members_table(rows: Iterable[dict[str, object]]) -> str:
@@ -210,7 +210,7 @@ def members_table(rows: Iterable[dict[str, object]]) -> str:
     if not cells:
         return note("Nobody has joined yet.")
     head = "<tr><th>Name</th><th>Joined (UTC)</th><th>Work</th><th>Account</th></tr>"
-    return _table(head, cells)
+    return _table("Members", head, cells)
 
 
 def link_box(what: str, link: str) -> str:
@@ -234,12 +234,18 @@ def downloads(project: str, ties: str, min_votes: int, exclude: bool) -> str:
     return f'<ul class="ld-files">{items}</ul>'
 
 
-def _table(head: str, rows: str) -> str:
-    return f'<div class="ld-scroll"><table class="ld-table"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+def _table(name: str, head: str, rows: str) -> str:
+    # The keyboard can scroll what has the focus, and what has it needs a name.
+    return (
+        f'<div class="ld-scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
+        f'<table class="ld-table"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+    )
 
 
 def _judged(pair: Judged, image_base: str) -> str:
     counts = pair.counts
+    names = {"first": pair.labels[0], "second": pair.labels[1], **SAID}
+    told = ", ".join(f"{names[said]}: {count}" for said, count in counts.items() if count)
     bars = "".join(
         f'<span style="flex:{counts.get(said, 0)}" class="ld-part ld-{said}">{counts[said]}</span>'
         for said in ("first", "tie", "both_bad", "second")
@@ -251,8 +257,8 @@ def _judged(pair: Judged, image_base: str) -> str:
     )
     sides = "".join(_picture(pair, side, image_base) for side in (0, 1))
     return (
-        f'<section class="ld-pair"><p class="ld-prompt">{escape(pair.prompt) or "(no text)"}</p>'
-        f'<div class="ld-two">{sides}</div><div class="ld-bar" role="img" aria-label="votes">{bars}</div>'
+        f'<section class="ld-pair"><p class="ld-prompt" tabindex="0">{escape(pair.prompt) or "(no text)"}</p>'
+        f'<div class="ld-two">{sides}</div><div class="ld-bar" role="img" aria-label="{escape(told)}">{bars}</div>'
         f"<details><summary>{len(pair.opinions)} answers, {pair.mark_count} marks, "
         f"disagreement {pair.disagreement:.2f}</summary><ul>{people}</ul></details></section>"
     )

@@ -124,8 +124,10 @@ def _downloads(chosen: Any, ties: Any, votes: Any, exclude: Any) -> str:
 
 def _new_tab(desk: LeadDesk, chosen: gr.Dropdown) -> None:
     with gr.Row():
-        name = gr.Textbox(label="Name, for you", placeholder="sft-against-base", max_length=128)
-        title = gr.Textbox("Compare images", label="Title, for annotators: name no model", max_length=200)
+        name = gr.Textbox(label="Name, for you", placeholder="sft-against-base", max_length=128, min_width=240)
+        title = gr.Textbox(
+            "Compare images", label="Title, for annotators: name no model", max_length=200, min_width=240
+        )
     runs = gr.Textbox(
         label="Runs or folders of images, one a line, below the folder in which the server was started",
         placeholder="work/base\nwork/tuned:step-000400",

@@ -291,6 +291,8 @@ def _in_url(host: str) -> str:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A bound socket, so that a port in use is found before anything is loaded."""
+    if not 0 < port < 65536:
+        raise InputError(f"--port must be 1 to 65535, got {port}")
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -39,8 +39,22 @@ def create_app(
     return app
 
 
+def _theme() -> gr.themes.Base:
+    """Gradio's, with fonts of the system and with the contrast that WCAG AA asks of text and of fields' borders."""
+    theme: gr.themes.Base = gr.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
+    return theme.set(
+        body_text_color_subdued="*neutral_600",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        input_border_width="1px",
+        input_border_color="*neutral_500",
+        input_border_color_dark="*neutral_500",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_400",
+    )
+
+
 def _mount(app: FastAPI, page: gr.Blocks, path: str, head: str) -> FastAPI:
-    fonts = ("system-ui", "sans-serif")
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         page,
@@ -49,7 +63,7 @@ def _mount(app: FastAPI, page: gr.Blocks, path: str, head: str) -> FastAPI:
         run_history=False,
         ssr_mode=False,
         enable_monitoring=False,
-        theme=gr.themes.Base(font=fonts, font_mono=("ui-monospace", "monospace")),
+        theme=_theme(),
         # In the head and not as css=, which Gradio would rewrite to its own scope.
         head=head,
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},

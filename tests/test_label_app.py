@@ -1,6 +1,7 @@
 """The labelling app from the command line's side: arms, simulated annotators, export, checking, addresses."""
 
 import json
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from human_eval_app.desk import begin
 from human_eval_app.export import export_votes
 from human_eval_app.projects import list_projects
 from human_eval_app.schedule import Design, match_samples
-from human_eval_app.serve import LabelConfig, addresses, label
+from human_eval_app.serve import LabelConfig, _listen, addresses, label
 from human_eval_app.session import standing
 from human_eval_app.simulate import SimulatedAnnotator, simulate_votes
 from human_eval_app.store import Store
@@ -236,3 +237,14 @@ def test_a_study_is_set_up_by_a_file(tmp_path: Path) -> None:
     file.write_text("voters = 3\n")
     with pytest.raises(InputError, match=r"line 1.*'voters'"):
         config()
+
+
+def test_a_port_that_cannot_be_had_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match=r"cannot listen on 127\.0\.0\.1:[0-9]+ .*give another --port"):
+            _listen("127.0.0.1", taken.getsockname()[1])
+    for port in (0, -1, 99_999):
+        with pytest.raises(InputError, match=f"--port must be 1 to 65535, got {port}"):
+            _listen("127.0.0.1", port)

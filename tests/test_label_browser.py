@@ -137,6 +137,8 @@ def test_from_the_invitation_to_votes_a_reload_and_undo(visit: Callable[..., Any
     expect(page.get_by_text("Practice")).to_be_visible()
     page.keyboard.press("ArrowDown")
     expect(page.locator(".pe-feedback")).to_contain_text("The other one is <i>pale</i>.")
+    shown = re.compile(r"^Expected: (Left|Right)\.$|^That is the expected answer\.$")
+    expect(page.locator(".pe-feedback strong")).to_have_text(shown, use_inner_text=True)
     page.keyboard.press("Enter")
     counted(page, 0)
     expect(page.get_by_role("heading", level=1)).to_have_text("Which image has fewer flaws?")
@@ -194,6 +196,7 @@ def test_both_images_zoom_and_move_together(visit: Callable[..., Any], app: Labe
     assert moved[0]["x"] == pytest.approx(left["x"] - 60, abs=1)
 
     page.keyboard.press("l")
+    page.get_by_role("button", name="One alone", exact=True).wait_for()  # what is written is the button's name
     page.keyboard.press("o")  # keys now move the right image
     page.keyboard.press("Shift+ArrowLeft")
     page.wait_for_timeout(50)

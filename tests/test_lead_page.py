@@ -205,6 +205,10 @@ def test_the_page_escapes_what_people_wrote(served: Served) -> None:
     project = served.project.id
     shown = "".join(desk.show(project)) + desk.pairs(project, "flaws", "marked", 1) + desk.members(project)
     assert "&lt;img src=x" in shown and "<img src=x" not in shown and "<script" not in shown
+    # What scrolls can be reached by the keyboard, and has a name.
+    reached = shown.count('class="ld-scroll" tabindex="0" role="region" aria-label="')
+    assert shown.count('class="ld-scroll"') == reached == 4
+    assert shown.count('class="ld-prompt"') == shown.count('class="ld-prompt" tabindex="0"') > 0
     assert shown.count("ld-mark") >= 16 and "../api/admin/image/" in shown
     assert "${" not in shown and "{{" not in shown
     assert "<b>" not in lead_html.note("<b>") and "<b>" not in lead_html.link_box("<b>", "<b>")
@@ -264,8 +268,7 @@ def test_a_lead_watches_and_invites_in_a_browser(served: Served, address: str) -
         page.goto(f"{address}/#join={token}")
         page.get_by_label("Your name").fill("browser lead")
         page.keyboard.press("Enter")
-        page.wait_for_function("fetch('/api/me').then((reply) => reply.ok)")
-        page.goto(f"{address}/admin")
+        page.wait_for_url("**/admin/")
         expect(page.locator(".ld-cards")).to_contain_text("answers about pairs")
         page.get_by_label("Project").click()
         page.get_by_role("option", name="study").click()

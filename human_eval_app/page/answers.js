@@ -19,9 +19,10 @@ const CHOICES = [
   { choice: "skip", text: "Skip", label: "S", keys: ["s"], menu: true },
 ];
 
-/** What a choice is called on the page. */
-export function choiceText(choice) {
-  return CHOICES.find((known) => known.choice === choice)?.text ?? choice;
+/** What a choice is called on the page, wide or narrow. */
+export function choiceName(choice) {
+  const { text, narrow } = CHOICES.find((known) => known.choice === choice) ?? { text: choice };
+  return [make("span", { class: "pe-wide", text }), make("span", { class: "pe-narrow", text: narrow ?? text })];
 }
 
 /** Events: `answer` (detail: {choice, reason}), `undo`. */
@@ -45,8 +46,7 @@ export class Answers extends EventTarget {
           "aria-haspopup": known.menu ? "dialog" : null,
           on: { click: () => this.choose(known.choice) },
         },
-        make("span", { class: "pe-wide", text: known.text }),
-        make("span", { class: "pe-narrow", text: known.narrow ?? known.text }),
+        ...choiceName(known.choice),
         make("kbd", { text: known.label }),
       );
       this.#buttons.set(known.choice, button);

@@ -1,6 +1,6 @@
 // Where a pair is judged: question, text, images, tools, yes/no questions and answers, and the keys of all these.
 
-import { Answers, choiceText } from "./answers.js";
+import { Answers, choiceName } from "./answers.js";
 import { Checks } from "./checks.js";
 import { Crosshair } from "./crosshair.js";
 import { make } from "./dom.js";
@@ -249,9 +249,9 @@ export class Desk extends EventTarget {
       text: "Go on (Enter)",
       on: { click: () => this.#learnt() },
     });
-    const verdict = correct ? "That is the expected answer." : `Expected: ${choiceText(expected)}.`;
+    const verdict = correct ? ["That is the expected answer."] : ["Expected: ", ...choiceName(expected), "."];
     this.#feedback.replaceChildren(
-      make("p", {}, make("strong", { class: correct ? "pe-right" : "pe-wrong", text: verdict }), ` ${why ?? ""}`),
+      make("p", {}, make("strong", { class: correct ? "pe-right" : "pe-wrong" }, ...verdict), ` ${why ?? ""}`),
       button,
     );
     performance.clearMarks("pixeval:answer"); // reading is no waiting

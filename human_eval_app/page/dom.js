@@ -58,10 +58,11 @@ export function ownsKeys(node) {
   return node instanceof Element && node.closest("input, textarea, select, dialog, [data-own-keys]") !== null;
 }
 
-/** `1` -> "1 min", `0.3` -> "less than a minute", `95` -> "1 h 35 min". */
+/** Seconds, roughly: `20` -> "less than a minute", `60` -> "about 1 min", `5700` -> "about 1 h 35 min". */
 export function duration(seconds) {
   const minutes = Math.round(seconds / 60);
   if (minutes < 1) return "less than a minute";
-  if (minutes < 60) return `${minutes} min`;
-  return minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${minutes / 60} h`;
+  if (minutes < 60) return `about ${minutes} min`;
+  const rest = minutes % 60 ? ` ${minutes % 60} min` : "";
+  return `about ${Math.floor(minutes / 60)} h${rest}`;
 }

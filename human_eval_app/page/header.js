@@ -79,7 +79,7 @@ export class Header extends EventTarget {
     this.#count.textContent = `${done} of ${total}`;
     const toBreak = Math.max(0, batch.size - (batch.done % batch.size || 0));
     const seconds = session.state?.seconds_left ?? null;
-    const left = seconds !== null && done < total ? `about ${duration(seconds)} left` : "";
+    const left = seconds !== null && done < total ? `${duration(seconds)} left` : "";
     const pause = batch.size && batch.size < total ? `${toBreak} to the break${left && " · "}` : "";
     this.#more.replaceChildren(make("span", { class: "pe-to-break", text: pause }), left);
     this.#practice.hidden = session.state?.phase !== "training";

@@ -136,7 +136,7 @@ export function introductionScreen(project, begin) {
 
 /** Between two batches. */
 export function breakScreen({ done, total, secondsLeft }, go, undo) {
-  const left = secondsLeft === null ? "" : ` At your pace the rest takes about ${duration(secondsLeft)}.`;
+  const left = secondsLeft === null ? "" : ` At your pace the rest takes ${duration(secondsLeft)}.`;
   return screen(
     "A good moment for a break",
     make("p", { text: `${done} of ${total} answered; all of it is kept.${left}` }),

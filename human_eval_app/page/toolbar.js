@@ -5,10 +5,12 @@ import { keep, recall, shelfKey } from "./shelf.js";
 import { MODES } from "./viewer.js";
 
 const NAMES = {
-  pair: ["Side by side", "Two images beside each other (V)"],
-  slider: ["Slider", "One over the other with a divider (W)"],
-  flicker: ["Flicker", "One at a time at the same place (F); Space changes"],
+  pair: ["Side by side", "Side by side (V)"],
+  slider: ["Slider", "Slider: one over the other with a divider (W)"],
+  flicker: ["Flicker", "Flicker: one at a time at the same place (F); Space changes"],
 };
+const LOCKED = "Both images move together; press to move one alone (L)";
+const ALONE = "One image moves alone; press to move both together (L)";
 const HOME_KEY = shelfKey("home");
 
 /** Events: `mark` when the marking tool is switched. */
@@ -20,6 +22,7 @@ export class Toolbar extends EventTarget {
   constructor(viewer) {
     super();
     this.#viewer = viewer;
+    // No label beside the title: where the text is shown it is the name, where it is hidden the title is.
     const tool = (name, text, title, act) =>
       make(
         "button",
@@ -27,7 +30,6 @@ export class Toolbar extends EventTarget {
           type: "button",
           class: "pe-tool",
           title,
-          "aria-label": title,
           on: { click: act },
         },
         name ? icon(name) : null,
@@ -36,7 +38,7 @@ export class Toolbar extends EventTarget {
     this.#modes = Object.fromEntries(MODES.map((mode) => [mode, tool(mode, ...NAMES[mode], () => this.setMode(mode))]));
     this.percent = tool(null, "100 %", "100 % or the whole image (0)", () => this.toggleHome());
     this.percent.classList.add("pe-zoom");
-    this.lock = tool("linked", "Together", "Move one image alone (L)", () => this.toggleLock());
+    this.lock = tool("linked", "Together", LOCKED, () => this.toggleLock());
     this.mark = tool("mark", "Mark flaws", "Mark flaws: click for a point, drag for a box (M)", () =>
       this.dispatchEvent(new Event("mark")),
     );
@@ -112,9 +114,11 @@ export class Toolbar extends EventTarget {
     this.percent.querySelector(".pe-tool-text").textContent = same
       ? text
       : `${text} / ${Math.round(camera.percent(other) * 100)} %`;
-    const wasLocked = this.lock.getAttribute("aria-pressed") !== "true";
-    if (wasLocked !== camera.locked) this.lock.firstChild.replaceWith(icon(camera.locked ? "linked" : "unlinked"));
-    this.lock.setAttribute("aria-pressed", String(!camera.locked));
+    const title = camera.locked ? LOCKED : ALONE;
+    if (this.lock.title !== title) this.lock.firstChild.replaceWith(icon(camera.locked ? "linked" : "unlinked"));
+    this.lock.title = title;
+    // Its text says the state, so it is no toggle with a pressed state as well.
+    this.lock.classList.toggle("pe-on", !camera.locked);
     const offset = camera.hasOffset ? "Together, shifted" : "Together";
     this.lock.querySelector(".pe-tool-text").textContent = camera.locked ? offset : "One alone";
   }
