@@ -5,8 +5,10 @@ Exit codes: 0 done, 1 a run failed, 2 bad usage or input. JSON goes to stdout wi
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from typing import Any
@@ -159,9 +161,24 @@ VERBS: dict[str, Verb] = {
 }
 
 
+REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM): (
+        "What was finished is kept. Free some space or change its permissions, then run the same command again."
+    ),
+    (errno.ENOTDIR, errno.EEXIST, errno.EISDIR): (
+        "A file lies where a folder is needed, or a folder where a file is; give another path."
+    ),
+    (errno.ENAMETOOLONG, errno.ELOOP): "Give another path.",
+}
+"""What to do about errors of the file system that a user can mend."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run ``pixeval``; ends the process with one of the exit codes above."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    try:
+        sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        _finish_output()
 
 
 def run(arguments: list[str]) -> int:
@@ -185,12 +202,23 @@ def run(arguments: list[str]) -> int:
         print(f"pixeval: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        remedy = next((words for numbers, words in REMEDIES.items() if error.errno in numbers), None)
+        if remedy is None:
             raise
-        where = error.filename or "the output folder"
-        remedy = "What was finished is kept. Free some space or make it writable, then run the same command again."
-        print(f"pixeval: cannot write {where}: {error.strerror}. {remedy}", file=sys.stderr)
+        where = error.filename2 or error.filename or "the output folder"
+        print(f"pixeval: cannot use {where}: {error.strerror}. {remedy}", file=sys.stderr)
         return 2
+
+
+def _finish_output() -> None:
+    """Write what is held back, unless the reader has enough and went, as in ``pixeval list | head``."""
+    if sys.stdout is None:  # closed from the start, as by >&-
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk was told of before
+        # Python tries once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
@@ -233,12 +261,12 @@ def call(name: str, arguments: list[str]) -> int:
     result = attribute(verb.run)(config)
     if result is None:
         return 0
-    if as_json:
-        print(json.dumps(plain(result), indent=2, allow_nan=False))
-    elif verb.show is not None:
-        print(attribute(verb.show)(result))
+    if as_json or (verb.show is None and isinstance(result, dict)):
+        shown = json.dumps(plain(result), indent=2, allow_nan=False)
     else:
-        print(result if not isinstance(result, dict) else json.dumps(plain(result), indent=2, allow_nan=False))
+        shown = attribute(verb.show)(result) if verb.show is not None else result
+    with suppress(BrokenPipeError):
+        print(shown, flush=True)
     code: int = attribute(verb.status)(result) if verb.status is not None else 0
     return code
 

@@ -3,13 +3,13 @@
 import csv
 import hashlib
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pixeval.errors import InputError
 from pixeval.images import list_images
+from pixeval.json_lines import parse_json_lines
 from pixeval.records import Sample, sample_id
 from pixeval.runs import Run
 
@@ -138,10 +138,10 @@ def _rows(path: Path) -> list[Any]:
         if path.suffix.lower() == ".csv":
             return list(csv.DictReader(io.StringIO(text, newline="")))
         if path.suffix.lower() in (".jsonl", ".ndjson"):
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
+            return parse_json_lines(text, path)
     except OSError as error:
         raise InputError(f"prompt file {path} cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"prompt file {path} is damaged: {error}") from error
     raise InputError(f"prompt file {path} must be .csv or .jsonl, with the file name and the prompt of each image")
 

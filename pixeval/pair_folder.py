@@ -75,6 +75,8 @@ def export_pairs(
     Raises:
         InputError: ``folder`` holds something else, or no pair has two readable images.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a new folder for the pairs")
     if folder.exists() and any(folder.iterdir()) and not (folder / "preference" / "train.parquet").exists():
         raise InputError(f"{folder} is not empty and not a pairs data set; give a new folder")
     encoded: dict[str, bytes] = {}

@@ -65,6 +65,8 @@ class Run:
                     "Give another folder, or the same settings to continue it."
                 )
             return run
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; give a new folder for the run.")
         if path.exists() and any(file.name != "run.json.partial" for file in path.iterdir()):
             raise InputError(f"{path} is not empty and not a run (no run.json). Give a new folder.")
         path.mkdir(parents=True, exist_ok=True)
@@ -79,12 +81,17 @@ class Run:
             InputError: there is none at ``path``, or another version of pixeval wrote it.
         """
         file = path / "run.json"
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "does not exist"
+            raise InputError(f"{path} {what}, so it is not a run folder. Make one with 'pixeval generate'.")
         if not file.exists():
             raise InputError(f"{path} is not a run folder: it has no run.json. Make one with 'pixeval generate'.")
         try:
-            info = json.loads(file.read_text())
+            info = json.loads(file.read_text(encoding="utf-8"))
             written = info["format"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            if written == FORMAT and not (isinstance(info["kind"], str) and isinstance(info["config"], dict)):
+                raise TypeError("kind must be a text and config an object")
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file} is damaged ({error}); restore it or make the run again") from error
         if written != FORMAT:
             raise InputError(

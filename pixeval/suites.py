@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from pixeval.errors import InputError, unknown_name
+from pixeval.json_lines import parse_json_lines
 from pixeval.published_suites import PUBLISHED, load_published, published_suite
 from pixeval.records import RELATIONS, ObjectSpec, Prompt, RelationSpec
 
@@ -55,6 +55,8 @@ def _file(source: str) -> Path:
         if source not in suite_names():
             raise unknown_name("prompt suite", source, [*suite_names(), *(suite.name for suite in PUBLISHED)])
         path = SUITES / f"{source}.toml"
+    if path.is_dir():
+        raise InputError(f"{source} is a folder; give a file of prompts. Bundled suites: {', '.join(suite_names())}.")
     if not path.is_file():
         raise InputError(f"prompt file {source} does not exist. Bundled suites: {', '.join(suite_names())}.")
     return path
@@ -65,17 +67,21 @@ def _parse(path: Path) -> list[Prompt]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"prompt file {path} cannot be read: {error.strerror or error}.") from error
     try:
         if path.suffix == ".toml":
             rows = tomllib.loads(text).get("prompt", [])
         elif path.suffix in (".jsonl", ".ndjson"):
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = parse_json_lines(text, path)
         elif path.suffix == ".csv":
             rows = list(csv.DictReader(io.StringIO(text, newline="")))
         else:
             rows = [{"text": line.strip()} for line in text.splitlines() if line.strip()]
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except (tomllib.TOMLDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as {path.suffix[1:].upper()}: {error}") from error
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: 'prompt' must be [[prompt]] tables, got {rows!r}.")
     return [_prompt(row, index, path) for index, row in enumerate(rows)]
 
 
@@ -86,18 +92,26 @@ def _prompt(row: object, index: int, path: Path) -> Prompt:
     text = next((row[key] for key in ("prompt", "text", "caption") if row.get(key)), None)
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{where}: no 'prompt' (or 'text', 'caption') in it.")
-    tags = row.get("tags") or ()
+    tags = row.get("tags")
     if isinstance(tags, str):
-        tags = tuple(tag for tag in re.split(r"[;,]\s*", tags) if tag)
-    objects = tuple(_object(spec, where) for spec in row.get("objects") or ())
+        tags = [tag for tag in re.split(r"[;,]\s*", tags) if tag]
+    objects = tuple(_object(spec, where) for spec in _several(row, "objects", where))
     return Prompt(
         id=str(row.get("id") or f"p{index:04d}"),
         text=text.strip(),
-        tags=tuple(str(tag) for tag in tags),
-        questions=tuple(str(question) for question in row.get("questions") or ()),
+        tags=tuple(str(tag) for tag in _several(row | {"tags": tags}, "tags", where)),
+        questions=tuple(str(question) for question in _several(row, "questions", where)),
         objects=objects,
-        relations=tuple(_relation(spec, len(objects), where) for spec in row.get("relations") or ()),
+        relations=tuple(_relation(spec, len(objects), where) for spec in _several(row, "relations", where)),
     )
+
+
+def _several(row: dict[str, Any], name: str, where: str) -> list[Any]:
+    """The list in a field, which may be absent."""
+    value = row.get(name) or []
+    if not isinstance(value, list):
+        raise InputError(f"{where}: {name!r} must be a list, got {value!r}.")
+    return value
 
 
 def _object(spec: object, where: str) -> ObjectSpec:

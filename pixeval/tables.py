@@ -55,10 +55,11 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
     """
     if not path.exists():
         return []
-    rows = read_table(path).to_pylist()
+    table = read_table(path)
     names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     nested = _nested(kind)
     try:
+        rows = _typed(table, kind).to_pylist()
         return [kind(**{k: _value(v, nested.get(k)) for k, v in row.items() if k in names}) for row in rows]
     except TypeError as error:
         raise InputError(f"{path} was not written by this version of pixeval ({error}); make it again") from error
@@ -72,11 +73,38 @@ def read_table(path: Path, kind: type[Any] | None = None) -> pa.Table:
     """
     try:
         table = pq.read_table(path)
-        return table if kind is None else table.select(schema_of(kind).names)
+        return table if kind is None else _typed(table.select(schema_of(kind).names), kind)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet ({error}); delete it and run the command again") from error
-    except KeyError as error:
+        raise InputError(f"{path} cannot be read as Parquet ({error}); {_remedy(path)}") from error
+    except (KeyError, TypeError) as error:
         raise InputError(f"{path} was not written by this version of pixeval ({error}); make it again") from error
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a damaged file. Votes and images' rows cannot be computed again, so nobody is told to delete."""
+    if path.parent.name == "votes":
+        return "restore it from a copy, or move it away and write it again with 'pixeval label --export'"
+    if path.stem in ("samples", "prompts"):
+        return "restore it from a copy, or move it away and run again the command that made the run"
+    return "delete it and run the command again"
+
+
+def _typed(table: pa.Table, kind: type[Any]) -> pa.Table:
+    """The table with plain columns of the types of ``kind``.
+
+    Raises:
+        TypeError: naming a column that holds something else.
+    """
+    for field in schema_of(kind):
+        place = table.schema.get_field_index(field.name)
+        if place < 0 or pa.types.is_nested(field.type) or table.schema.field(place).type == field.type:
+            continue
+        held = table.schema.field(place).type
+        try:
+            table = table.set_column(place, field, table.column(place).cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise TypeError(f"column {field.name!r} holds {held} where {field.type} belongs") from error
+    return table
 
 
 def _nested(kind: type[Any]) -> dict[str, type[Any]]:

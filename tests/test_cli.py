@@ -87,7 +87,10 @@ def test_an_unknown_option_exits_with_2(capsys: pytest.CaptureFixture[str]) -> N
     ("error", "code", "says"),
     [
         (InputError("x.png is bad; mend it"), 2, "pixeval: x.png is bad; mend it"),
-        (OSError(errno.ENOSPC, "No space left on device", "big.bin"), 2, "cannot write big.bin: No space left"),
+        (OSError(errno.ENOSPC, "No space left on device", "big.bin"), 2, "cannot use big.bin: No space left"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), 2, "cannot use a/b: Not a directory. A file"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "x.partial", None, "x"), 2, "cannot use x: Is a directory"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "aaa"), 2, "File name too long. Give another path"),
         (FloatingPointError("the loss is nan at step 3"), 1, "the loss is nan at step 3"),
         (KeyboardInterrupt(), 1, "the same command continues"),
     ],
@@ -101,6 +104,26 @@ def test_failures_of_a_verb(
     monkeypatch.setattr("pixeval.listing.listing", fail)
     assert cli.run(["list"]) == code
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["reader went", "closed"])
+def test_output_that_nobody_reads_is_no_failure(end: str) -> None:
+    """``pixeval list --json | head -1`` and ``pixeval list >&-``."""
+    program = "import sys; sys.stdout = None; " if end == "closed" else ""
+    program += "from pixeval.cli import main; main(['list', '--json'])"
+    command = [sys.executable, "-c", program]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert (process.wait(60), process.stderr.read()) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_output_to_a_full_disk_is_told() -> None:
+    command = [sys.executable, "-c", "from pixeval.cli import main; main(['list', 'suites', '--json'])"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "No space left on device" in done.stderr
 
 
 def test_the_doctor_looks_at_everything() -> None:

@@ -1,5 +1,6 @@
 """Prompt suites, bundled and from files."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,14 @@ def test_bad_objects_and_relations_are_refused(old: str, new: str, says: str, tm
         ("p.jsonl", '{"prompt": "a"}\n{"prompt": "b"', "cannot be read as JSONL"),
         ("p.jsonl", '{"prompt": "a", "id": "x"}\n{"prompt": "b", "id": "x"}', "id 'x' twice"),
         ("p.toml", "[[prompt]\n", "cannot be read as TOML"),
+        ("p.jsonl", '{"prompt": "a"}\n\n{"prompt": "b"', "line 3, cannot be read as JSONL"),
+        ("p.jsonl", "[" * 100_000, "line 1, cannot be read as JSONL: it is nested too deeply"),
+        ("p.jsonl", '{"prompt": "a \\ud800 cat"}', r"line 1, holds \\ud800, half of a character"),
+        ("p.jsonl", '{"prompt": "a", "tags": 7}', "entry 1: 'tags' must be a list, got 7"),
+        ("p.jsonl", '{"prompt": "a", "questions": 7}', "entry 1: 'questions' must be a list"),
+        ("p.jsonl", '{"prompt": "a", "objects": {"name": "cat"}}', "entry 1: 'objects' must be a list"),
+        ("p.jsonl", '{"prompt": "a", "relations": "on"}', "entry 1: 'relations' must be a list"),
+        ("p.toml", "prompt = 5\n", "must be .*prompt.* tables, got 5"),
         ("p.txt", b"caf\xe9\n", "not UTF-8"),
     ],
 )
@@ -108,6 +117,15 @@ def test_bad_files_are_named(name: str, text: str | bytes, says: str, tmp_path: 
     with pytest.raises(InputError, match=says) as error:
         load_prompts(str(tmp_path / name))
     assert name in str(error.value)
+
+
+def test_odd_characters_are_kept_and_a_folder_is_named(tmp_path: Path) -> None:
+    odd = ["a\u2028cat", "nul \0 cat", "קטה \u202eevil\u202c", "cat " * 25_000]
+    file = tmp_path / "p.jsonl"
+    file.write_text("".join(json.dumps({"prompt": text}, ensure_ascii=False) + "\n" for text in odd))
+    assert [prompt.text for prompt in load_prompts(str(file))] == [text.strip() for text in odd]
+    with pytest.raises(InputError, match="is a folder"):
+        load_prompts(str(tmp_path))
 
 
 def test_a_misspelt_suite_is_told_apart_from_a_missing_file() -> None:

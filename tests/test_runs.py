@@ -6,14 +6,17 @@ from pathlib import Path
 
 import datasets
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pixeval.errors import InputError
 from pixeval.records import Sample, Score, Vote, current_votes, sample_id
 from pixeval.runs import Run
-from pixeval.tables import read_records, write_records
+from pixeval.tables import read_records, read_table, write_records
 
 SAMPLE = Sample("a1", "base", "cat", "a cat", 3, "g", "images/a1.png", "00")
+SCORE = Score("a1", "psnr", 20.5, None, "psnr/1")
 VOTE = Vote("v1", "ann", "flaws", "cat", "a cat", "a1", "b1", "base", "new", "left", 2.5, "2026-01-01T00:00:00Z")
 
 
@@ -48,14 +51,33 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     write_records(tmp_path / "s.parquet", [SAMPLE], Sample)
     data = (tmp_path / "s.parquet").read_bytes()
     (tmp_path / "s.parquet").write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match=r"s\.parquet cannot be read"):
+    with pytest.raises(InputError, match=r"s\.parquet cannot be read .* delete it"):
         read_records(tmp_path / "s.parquet", Sample)
+    # What no command can make again is not to be deleted.
+    for name in ("samples.parquet", "votes/a.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data[: len(data) // 2])
+        with pytest.raises(InputError, match=r"restore it from a copy, or move it away") as error:
+            read_records(tmp_path / name, Sample)
+        assert "delete" not in str(error.value)
 
 
 def test_a_table_of_something_else_is_named(tmp_path: Path) -> None:
     write_records(tmp_path / "s.parquet", [SAMPLE], Sample)
     with pytest.raises(InputError, match=r"s\.parquet was not written by this version"):
         read_records(tmp_path / "s.parquet", Vote)
+
+
+def test_a_column_of_another_type_is_named(tmp_path: Path) -> None:
+    write_records(tmp_path / "s.parquet", [SCORE], Score)
+    table = pq.read_table(tmp_path / "s.parquet")
+    place = table.schema.get_field_index("value")
+    pq.write_table(table.set_column(place, "value", pa.array(["x"])), tmp_path / "s.parquet")
+    for read in (read_records, read_table):
+        with pytest.raises(InputError, match="column 'value' holds string where double belongs"):
+            read(tmp_path / "s.parquet", Score)
+    pq.write_table(table.set_column(place, "value", pa.array([2], pa.int32())), tmp_path / "s.parquet")
+    assert read_records(tmp_path / "s.parquet", Score) == [replace(SCORE, value=2.0)]
 
 
 def test_a_run_is_continued_with_the_same_settings_only(tmp_path: Path) -> None:
@@ -84,11 +106,23 @@ def test_a_run_of_another_format_is_refused(tmp_path: Path) -> None:
     run.write_info({**run.info, "format": 99, "pixeval": "7.0"})
     with pytest.raises(InputError, match=r"format 99 by pixeval 7\.0"):
         Run.open(tmp_path / "r")
-    (tmp_path / "r" / "run.json").write_text('{"format": 1, "kin')
+    for damaged in (b'{"format": 1, "kin', b"\xff\xfe\0", b"[]", b'{"format": 1, "kind": "generate", "config": 5}'):
+        (tmp_path / "r" / "run.json").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"run\.json is damaged"):
+            Run.open(tmp_path / "r")
+    (tmp_path / "r" / "run.json").unlink()
+    (tmp_path / "r" / "run.json").mkdir()
     with pytest.raises(InputError, match=r"run\.json is damaged"):
         Run.open(tmp_path / "r")
     with pytest.raises(InputError, match="not a run folder"):
         Run.open(tmp_path)
+    with pytest.raises(InputError, match="gone does not exist"):
+        Run.open(tmp_path / "gone")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="file is a file"):
+        Run.open(tmp_path / "file")
+    with pytest.raises(InputError, match="file is a file"):
+        Run.create(tmp_path / "file", "generate", {})
 
 
 def test_run_json_says_what_made_it(tmp_path: Path) -> None:

@@ -184,6 +184,8 @@ def with_tables(page: Path, tables: str) -> str:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a file atomically."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(data)
