@@ -220,7 +220,8 @@ class Page:
                 f"{_text(p.title)}{'. ' + _text(p.reason) if p.reason else ''}</figcaption></figure>"
                 for p in series.pictures
             )
-            parts.append(f'<h3>{title}</h3><div class="strip{wide}" tabindex="0">{cells}</div>')
+            scrolled = f'tabindex="0" role="group" aria-label="{_text(series.name)}"'
+            parts.append(f'<h3>{title}</h3><div class="strip{wide}" {scrolled}>{cells}</div>')
         return "\n".join(parts)
 
     def _own(self, own: OwnScores) -> str:
@@ -281,7 +282,7 @@ class Page:
                 f"<figure><figcaption><strong>{_number(one.value)}</strong>{_text(one.place)}<br>{interval}"
                 f"<bdi>{_text(one.name)}</bdi></figcaption>{shown}</figure>"
             )
-        return f'<div class="strip own" tabindex="0">{"".join(cells)}</div>'
+        return f'<div class="strip own" tabindex="0" role="group" aria-label="Your images">{"".join(cells)}</div>'
 
 
 def _images(picture: Picture, series: Series, full: float) -> str:

@@ -12,11 +12,14 @@ from pixeval.pictures import inline
 
 COLOURS = {"fooled": "#c0392b", "unclear": "#d9822b", "resists": "#1b64a8"}
 STYLE = """
-:root { color-scheme: light dark; }
+:root { color-scheme: light dark; --ground: #fff; --ink: #16191d; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --ground: #14171b; --ink: #e8eaed; --bad: #ff8f86; } }
+html { background: var(--ground); color: var(--ink); }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 0.25rem 0.9rem 0.25rem 0; border-bottom: 1px solid #8884; }
-.fooled { color: #c0392b; font-weight: 600; }
+.fooled { color: var(--bad); font-weight: 600; }
+.scroll { overflow-x: auto; }
 .shown { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem; margin-top: 1.5rem; }
 figure { margin: 0; } img { max-width: 100%; height: auto; border: 1px solid #8884; border-radius: 4px; }
 figcaption { font-size: 0.85rem; }
@@ -62,12 +65,15 @@ def page(found: Mapping[str, Any], examples: Sequence[Example]) -> str:
         f"{one.reward:+.2f}</figcaption></figure>"
         for one in examples
     )
+    title = f"Audit of {escape(str(found['model']))}"
     head = "<th>attack<th>what<th>should<th>raises it in<th>mean change<th>verdict"
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Audit of {escape(str(found["model"]))}</title>'
-        f"<style>{STYLE}</style><h1>Audit of {escape(str(found['model']))}</h1>"
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style><main><h1>{title}</h1>"
         f"<p>{found['images']} images ({escape(str(found['from']))}), {found['prompts']} prompts; 95 % intervals over "
-        f'prompts.</p><table><tr>{head}</tr>{rows}</table><div class="shown">{shown}</div></html>\n'
+        f'prompts.</p><div class="scroll" tabindex="0" role="region" aria-label="Attacks"><table><tr>{head}</tr>{rows}'
+        f'</table></div><div class="shown">{shown}</div></main></html>\n'
     )
 
 

@@ -58,6 +58,7 @@
   document.querySelector(".orders").hidden = false;
   document.querySelector(".keys").hidden = false;
   document.documentElement.classList.add("scripted");
+  groups.forEach((group) => group.setAttribute("role", "tabpanel"));
   tabs.forEach((tab, i) => tab.addEventListener("click", () => choose(i)));
   document.querySelector(".orders").addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
