@@ -63,6 +63,20 @@ def _together(group: Sequence[Judged]) -> Judged:
     return Judged(whole, group[0].difference)
 
 
+def agreement(judged: Sequence[Judged], by_pair: Sequence[Judged]) -> dict[str, Interval | None]:
+    """With single votes, with the majority of each pair, and with single votes on pairs of :func:`human_ceiling`."""
+    names: dict[object, set[str]] = defaultdict(set)
+    for one in judged:
+        if one.judgement.annotator is not None and one.judgement.decided:
+            names[one.judgement.pair].add(one.judgement.annotator)
+    several = [one for one in judged if len(names[one.judgement.pair]) > 1]
+    return {
+        "single annotators": share(judged),
+        "majority": share(by_pair),
+        "single annotators where several judged": share(several),
+    }
+
+
 def human_ceiling(judged: Sequence[Judged]) -> dict[str, Interval | None]:
     """What people reach on the same pairs.
 

@@ -21,7 +21,7 @@ from pixeval.stats.bootstrap import mean_interval
 from pixeval.validation.people import protocol_figures
 from reward_models.agreement import Judged, majorities
 from reward_models.judgements import Judgement, read_judgements
-from reward_models.vlm_judge import Answer, Verdict, VlmJudge
+from reward_models.vlm_judge import Answer, UnclearAnswer, Verdict, VlmJudge
 from trainers.training_log import append, read_lines, truncate_log
 
 
@@ -49,8 +49,11 @@ def judge(config: RewardJudgeConfig) -> dict[str, Any]:
     """Carry out ``pixeval reward judge``; returns what is written to ``evaluation.json``.
 
     Raises:
-        InputError: a bad table, an endpoint that does not answer, or no pair with two readable images.
+        InputError: a bad table, an endpoint that does not answer, or no pair that could be judged. Pairs with an image
+            that cannot be read, or an answer that is none of the three, are left out and counted.
     """
+    if config.pairs is not None and config.pairs < 1:
+        raise InputError(f"--pairs must be at least 1, got {config.pairs}")
     asked = VlmJudge(config.endpoint, config.model, config.key_variable)
     pairs = [one.judgement for one in majorities([Judged(j, 0.0) for j in read_judgements(config.table)])]
     pairs = pairs[: config.pairs]
@@ -65,7 +68,7 @@ def judge(config: RewardJudgeConfig) -> dict[str, Any]:
         if key not in known:
             try:
                 known[key] = {"key": key, "step": 0, "orders": _ask(asked, pair, config.question)}
-            except UnreadableImage as error:
+            except (UnreadableImage, UnclearAnswer) as error:
                 reasons.append(str(error))
                 continue
             append(log, known[key])
@@ -74,8 +77,8 @@ def judge(config: RewardJudgeConfig) -> dict[str, Any]:
         swapped = pair.first.sha256 > pair.second.sha256
         verdicts.append((pair, Verdict((orders[1], orders[0])) if swapped else verdict))
     if not verdicts:
-        raise InputError(f"no pair has two readable images; the first reason: {(reasons or ['there are no pairs'])[0]}")
-    found = {"model": config.model, "pairs": len(verdicts), "unreadable": dict(Counter(reasons)), **figures(verdicts)}
+        raise InputError(f"no pair could be judged; the first reason: {reasons[0]}")
+    found = {"model": config.model, "pairs": len(verdicts), "left_out": dict(Counter(reasons)), **figures(verdicts)}
     (config.out / "evaluation.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     return found
 

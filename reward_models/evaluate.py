@@ -15,7 +15,7 @@ from pixeval.errors import InputError
 from pixeval.scoring.cache import Cache, open_cache
 from pixeval.validation.pairwise_protocols import Comparison
 from pixeval.validation.people import protocol_figures
-from reward_models.agreement import Judged, breakdowns, human_ceiling, majorities, plain, share
+from reward_models.agreement import Judged, agreement, breakdowns, human_ceiling, majorities, plain
 from reward_models.calibrate import Reliability, folded, isotonic_chance, reliability
 from reward_models.inputs import Frozen, readable, tabulate, view_features
 from reward_models.judgements import Judgement, read_judgements
@@ -86,7 +86,13 @@ def judge(
         if judged:
             figures[question], curves[question] = _figures(model, question, judged)
     prompts = len({j.prompt for j in kept})
-    told = {"judgements": len(kept), "prompts": prompts, "unreadable": dict(Counter(reasons.values()))}
+    seen = model.trained_on(j.prompt for j in kept)
+    told = {
+        "judgements": len(kept),
+        "prompts": prompts,
+        "trained_on": seen,
+        "unreadable": dict(Counter(reasons.values())),
+    }
     return {**told, "questions": figures}, curves
 
 
@@ -96,8 +102,8 @@ def _figures(
     by_pair = majorities(judged)
     curves = _reliabilities(model, question, judged)
     found = {
-        "protocols": protocol_figures([_comparison(one) for one in by_pair]),
-        "agreement": plain({"single annotators": share(judged), "majority": share(by_pair)}),
+        "protocols": protocol_figures([_comparison(one) for one in by_pair], scale=1.0),
+        "agreement": plain(agreement(judged, by_pair)),
         "ceiling": plain(human_ceiling(judged)),
         "breakdowns": {name: plain(rows) for name, rows in breakdowns(judged, by_pair).items()},
         "calibration": {name: {"ece": vars(curve.ece), "floor": curve.floor} for name, curve in curves.items()},
@@ -142,6 +148,9 @@ def render(found: Mapping[str, Any]) -> str:
     """The figures as Markdown."""
     lines = [f"# Reward model {found['model']}", ""]
     lines += [f"{found['judgements']} judgements on {found['prompts']} prompts; 95 % intervals over prompts.", ""]
+    if found["trained_on"]:
+        many = f"{found['trained_on']} of these prompts"
+        lines += [f"**The model was trained on {many}: the figures flatter it.** Judge it by others.", ""]
     for question, row in found["questions"].items():
         lines += [f"## {question}", "", "| figure | value |", "|---|---|"]
         lines += [f"| protocol of {name} | {_cell(cell)} |" for name, cell in row["protocols"].items()]

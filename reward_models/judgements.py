@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,11 @@ def read_judgements(sources: Sequence[Path]) -> list[Judgement]:
     Raises:
         InputError: none of these, or nothing in it that compares two images.
     """
+    if not sources:
+        raise InputError("name at least one run with votes, data set of 'pixeval pairs', or table of choices")
+    for path in sources:
+        if not path.exists():
+            raise InputError(f"there is no {path}; give a run with votes, a data set of 'pixeval pairs', or a table")
     runs = [Run.open(path) for path in sources if (path / "run.json").exists()]
     found = from_runs(runs) if runs else []
     for path in sources:
@@ -121,9 +127,12 @@ def from_runs(runs: Sequence[Run]) -> list[Judgement]:
     for vote in counted_votes(people_first(list(votes.values()))):
         if vote.choice in ("skip", "reject"):
             continue
-        for sample in (vote.left, vote.right):
+        for sample, label in ((vote.left, vote.left_label), (vote.right, vote.right_label)):
             if sample not in pictures:
-                raise InputError(f"sample {sample!r} has votes but is in none of the runs; give all that were labelled")
+                raise InputError(
+                    f"votes are on images of {label!r} (sample {sample}), which are in none of the runs; give all the "
+                    "runs that were labelled"
+                )
         sides = pictures[vote.left], pictures[vote.right]
         shares = _shares(vote)
         found.append(
@@ -156,9 +165,9 @@ def from_table(file: Path) -> list[Judgement]:
     """The comparisons of a table of people's choices (see :mod:`pixeval.validation.human_labels`).
 
     Raises:
-        InputError: it holds ratings of single images, or cannot be read.
+        InputError: it holds ratings of single images, cannot be read, or its images are not there.
     """
-    found = []
+    found, missing = [], []
     for choice in read_labels(file):
         if not isinstance(choice, Choice):
             raise InputError(f"{file} rates single images; a reward model learns from and is judged by comparisons")
@@ -166,6 +175,13 @@ def from_table(file: Path) -> list[Judgement]:
         first, second = _labelled(choice.first), _labelled(choice.second)
         if first is not None and second is not None:
             found.append(Judgement(choice.first.prompt, first, second, shares))
+        else:
+            missing.append(str((choice.second if first is not None else choice.first).cell))
+    if missing:
+        told = f"{len(missing)} comparisons of {file} whose images are not below its folder, the first {missing[0]!r}"
+        if not found:
+            raise InputError(f"there is nothing but {told}; put the images there")
+        print(f"left out {told}", file=sys.stderr)
     return found
 
 

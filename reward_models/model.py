@@ -6,8 +6,9 @@ A saved model is a folder, nothing in it is pickled::
     reward.safetensors   heads, standardisation; adapters of the encoder where it was tuned
 """
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,9 @@ class RewardModel:
             InputError: no such model, a damaged one, or an encoder or detector that is no longer what it was trained
                 with.
         """
-        told = _read_facts(Path(folder))
+        told = read_facts(Path(folder))
         tensors = read_weights(Path(folder) / "reward.safetensors", f"the reward model {folder}")
-        design = _design(told["design"], Path(folder))
+        design, calibration = _built_of(told, Path(folder))
         used = load_encoder(design.encoder, device)
         if used.fingerprint != told["encoder"]:
             raise InputError(
@@ -140,7 +141,7 @@ class RewardModel:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{folder}/reward.safetensors does not fit its reward.json: {reason}") from error
-        model.calibration = {q: _calibration(row) for q, row in told["calibration"].items()}
+        model.calibration = calibration
         model.facts = told["facts"]
         return model.to(device).frozen()
 
@@ -192,6 +193,11 @@ class RewardModel:
     def sees_prompts(self) -> bool:
         """Whether it can judge alignment; an encoder without a text side cannot."""
         return isinstance(self.encoder, ClipEncoder)
+
+    def trained_on(self, prompts: Iterable[str]) -> int:
+        """How many of these prompts it was trained on."""
+        known = set(str(self.facts.get("trained_prompts", "")).split())
+        return sum(prompt_mark(prompt) in known for prompt in set(prompts))
 
     @property
     def fingerprint(self) -> str:
@@ -253,7 +259,17 @@ def _widths(encoder: ClipEncoder | DinoEncoder, views: Mapping[str, Encoder]) ->
     return {"whole": width, **against, **rest}
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
+def prompt_mark(prompt: str) -> str:
+    """Eight hexadecimal digits by which a model remembers a prompt that it was trained on."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """``reward.json`` of a saved model.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
     file = folder / "reward.json"
     if not file.is_file():
         raise InputError(f"{folder} is no reward model: it has no reward.json. Make one with 'pixeval reward train'.")
@@ -270,12 +286,21 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     return told
 
 
-def _design(row: Mapping[str, Any], folder: Path) -> Design:
+def _built_of(told: Mapping[str, Any], folder: Path) -> tuple[Design, dict[str, Calibration]]:
+    row = told["design"]
     try:
         lora = Adaptation(**{**row["lora"], "targets": tuple(row["lora"]["targets"])}) if row["lora"] else None
-        return Design(**{**row, "detail": tuple(row["detail"]), "lora": lora})
-    except (KeyError, TypeError) as error:
+        design = Design(**{**row, "detail": tuple(row["detail"]), "lora": lora})
+        calibration = {q: _calibration(found) for q, found in told["calibration"].items()}
+        kinds: list[tuple[object, type]] = [(design.encoder, str), (design.members, int), (design.hidden, int)]
+        kinds += [(told["detectors"], list), (told["views"], dict), (told["facts"], dict)]
+        kinds += [(found.temperature, float) for found in calibration.values()]
+        wrong = [value for value, kind in kinds if not isinstance(value, kind)]
+        if wrong or design.members < 1 or design.hidden < 0:
+            raise ValueError(f"{wrong[0]!r} has the wrong kind" if wrong else "a size is negative")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder}/reward.json is damaged ({error}); train the model again") from error
+    return design, calibration
 
 
 def _check_flaws(view: Encoder | None, told: Mapping[str, Any], folder: str | Path) -> None:

@@ -10,6 +10,7 @@ an environment of its own. Nothing is unpickled, and one bad item costs itself o
 
 import base64
 import binascii
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +22,14 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from pixeval.errors import InputError
 from pixeval.images import UnreadableImage, decode_image
 from pixeval.scoring.image_pass import guarded
 from reward_models.sources import Source, open_source
 
 MOST_ITEMS = 256
+MOST_CHARACTERS = 20_000
+"""Of a prompt."""
 MOST_BYTES = 32_000_000
 """Of one image, encoded."""
 TOGETHER = 16
@@ -42,35 +46,42 @@ class RewardServeConfig:
     host: str = "127.0.0.1"
     """Address to listen on; there is no password, so take another only in a network you trust."""
     port: int = 7870
-    """Port to listen on."""
+    """Port to listen on; 0 for a free one."""
     device: str = "cpu"
     """Where it runs."""
 
 
-class Item(BaseModel):
-    """One image and its prompt."""
-
-    prompt: str = Field(max_length=20_000)
-    image: str = Field(max_length=MOST_BYTES * 4 // 3 + 4)
-
-
 class Request(BaseModel):
-    """What is asked."""
+    """What is asked. Items are looked at one by one, so that a bad one does not spoil the others."""
 
-    items: list[Item] = Field(min_length=1, max_length=MOST_ITEMS)
+    items: list[Any] = Field(min_length=1, max_length=MOST_ITEMS)
 
 
 def serve(config: RewardServeConfig) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        InputError: no such model.
+        InputError: no such model, or a port that is in use or none.
     """
     import uvicorn
 
+    listener = _listen(config.host, config.port)
     source = open_source(config.model, config.weights, config.device)
-    print(f"{source.name} at http://{config.host}:{config.port}/v1/score; Ctrl-C ends it", file=sys.stderr, flush=True)
-    uvicorn.run(service(source), host=config.host, port=config.port, log_level="warning")
+    port = listener.getsockname()[1]
+    print(f"{source.name} at http://{config.host}:{port}/v1/score; Ctrl-C ends it", file=sys.stderr, flush=True)
+    uvicorn.Server(uvicorn.Config(service(source), log_level="warning")).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket, so that a port in use is told before the model is loaded."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise InputError(f"cannot listen on {host}:{port} ({error}); give another --port or --host") from error
+    return listener
 
 
 def service(source: Source) -> FastAPI:
@@ -89,18 +100,22 @@ def service(source: Source) -> FastAPI:
     return app
 
 
-def score_items(source: Source, items: Sequence[Item]) -> list[dict[str, Any]]:
-    """A reward or an error for each item, in their order; images of one size are scored together."""
+def score_items(source: Source, items: Sequence[Any]) -> list[dict[str, Any]]:
+    """A reward or an error for each item, in their order; images of one size are scored together.
+
+    Args:
+        items: as they came; good ones are objects with ``prompt`` and ``image``.
+    """
     results: list[dict[str, Any]] = [{} for _ in items]
     by_size: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     for place, item in enumerate(items):
-        reason = "the prompt is empty" if not item.prompt.strip() else source.hindrance(item.prompt)
+        reason = _wrong(item) or source.hindrance(item["prompt"])
         if reason is None:
             try:
-                image = decode_image(base64.b64decode(item.image, validate=True), "the image")
+                image = decode_image(base64.b64decode(item["image"], validate=True), "the image")
                 by_size.setdefault(tuple(image.shape), []).append((place, image))
                 continue
-            except (UnreadableImage, binascii.Error) as error:
+            except (UnreadableImage, binascii.Error, ValueError) as error:
                 reason = str(error)
         results[place] = {"error": reason}
     for members in by_size.values():
@@ -109,10 +124,27 @@ def score_items(source: Source, items: Sequence[Item]) -> list[dict[str, Any]]:
     return results
 
 
+def _wrong(item: Any) -> str | None:
+    """Why an item cannot be scored, by its form alone."""
+    if not isinstance(item, dict):
+        return "an item must be an object with 'prompt' and 'image'"
+    for name, most in (("prompt", MOST_CHARACTERS), ("image", MOST_BYTES * 4 // 3 + 4)):
+        value = item.get(name)
+        if not isinstance(value, str):
+            return f"{name!r} must be a string"
+        if not value.strip():
+            return f"the {name} is empty"
+        if len(value) > most:
+            return f"the {name} is longer than {most} characters"
+    if any("\ud800" <= character <= "\udfff" for character in item["prompt"]):
+        return "the prompt is no text: it has half of a surrogate pair"
+    return None
+
+
 def _score_part(
-    source: Source, items: Sequence[Item], part: Sequence[tuple[int, Tensor]], results: list[dict[str, Any]]
+    source: Source, items: Sequence[Any], part: Sequence[tuple[int, Tensor]], results: list[dict[str, Any]]
 ) -> None:
-    images, prompts = torch.stack([image for _, image in part]), [items[place].prompt for place, _ in part]
+    images, prompts = torch.stack([image for _, image in part]), [items[place]["prompt"] for place, _ in part]
     deviations: dict[int, float] = {}
 
     def compute(which: list[int]) -> Tensor:

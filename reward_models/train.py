@@ -6,7 +6,7 @@ on the CPU, ends in the same bits.
 """
 
 import hashlib
-import json
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -30,8 +30,9 @@ from reward_models.calibrate import LEAST, fit_calibration, folded
 from reward_models.heads import Heads
 from reward_models.inputs import Frozen, Rows, Table, Tuned, readable, tabulate, view_features
 from reward_models.judgements import Judgement, read_judgements, reliabilities
-from reward_models.model import HEADS, OVERALL, Calibration, Design, RewardModel
+from reward_models.model import HEADS, OVERALL, Calibration, Design, RewardModel, prompt_mark
 from reward_models.planted import planted_judgements
+from reward_models.train_folder import begin, finished
 from reward_models.views import Detail, FlawView
 from trainers.checkpoint import load_state, recover_directory, save_state
 from trainers.training_log import append, truncate_log
@@ -93,10 +94,11 @@ def train(config: RewardTrainConfig) -> dict[str, Any]:
         InputError: bad settings, pairs or encoder, or another model in the folder.
     """
     _check(config)
-    begun = _begin(config)
-    if begun is not None:
-        return begun
+    told = finished(config.out, asdict(config))
+    if told is not None:
+        return told
     judgements = read_judgements(config.pairs)
+    begin(config.out, asdict(config))
     model = fit(judgements, config, open_cache(config.cache), config.out, progress=True)
     model.save(config.out)
     shutil.rmtree(config.out / "state", ignore_errors=True)
@@ -130,6 +132,8 @@ def fit(
             an encoder that sees no prompt.
     """
     model = RewardModel.new(design_of(config), config.device, config.seed)
+    if len({judgement.prompt for judgement in judgements}) < 2:
+        raise InputError("all comparisons are on one prompt; to train on some and calibrate on others, give more")
     asked, judgements = len(judgements), judgements if model.sees_prompts else _without_prompts(judgements, config)
     views = {"whole": model.encoder, **model.views}
     if config.lora_rank is not None:  # the adapters change nothing yet; so this tells which images can be read
@@ -342,7 +346,9 @@ def _finish(
             "held_out_accuracy": float((right * counts).sum() / counts.sum()) if len(right) else None,
             "temperature": model.calibration[question].temperature if enough else None,
         }
-    told = {"images": len({p.sha256 for j in judgements for p in (j.first, j.second)})}
+    marks = sorted({prompt_mark(j.prompt) for j in judgements})
+    images = {p.sha256 for j in judgements for p in (j.first, j.second)}
+    told = {"trained_prompts": " ".join(marks), "images": len(images)}
     model.facts = {**told, "prompts": len({j.prompt for j in judgements}), "questions": questions, **facts}
 
 
@@ -350,30 +356,16 @@ def _check(config: RewardTrainConfig) -> None:
     for name in ("members", "steps", "batch_size", "checkpoint_every"):
         if getattr(config, name) < 1:
             raise InputError(f"{name} must be at least 1, got {getattr(config, name)}")
-    if min(config.hidden, config.penalty, config.planted) < 0:
-        raise InputError("hidden, penalty and planted must not be negative")
+    for name in ("hidden", "penalty", "planted"):
+        if not 0 <= getattr(config, name) < math.inf:
+            raise InputError(f"{name} must not be negative, got {getattr(config, name)}")
+    for name in ("learning_rate", "lora_learning_rate"):
+        if not 0 < getattr(config, name) < math.inf:
+            raise InputError(f"{name} must be positive, got {getattr(config, name)}")
     if config.folds < 2:
         raise InputError(f"folds must be at least 2, got {config.folds}: calibration needs prompts not trained on")
     if not config.pairs:
         raise InputError("give at least one data set of pairs, run with votes, or table")
-
-
-def _begin(config: RewardTrainConfig) -> dict[str, Any] | None:
-    """Make the folder or find it again; what a finished training found, where there is one."""
-    file = config.out / "settings.json"
-    settings = json.loads(json.dumps(asdict(config), default=str))
-    if file.exists():
-        if json.loads(file.read_text()) != settings:
-            raise InputError(f"{config.out} holds a reward model with other settings; give another folder, or the same")
-        if (config.out / "reward.json").exists():
-            told = json.loads((config.out / "reward.json").read_text())
-            return {"out": str(config.out), **told["facts"]}
-        return None
-    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise InputError(f"{config.out} is not empty and no reward model; give a new folder")
-    config.out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=1) + "\n")
-    return None
 
 
 def render(found: dict[str, Any]) -> str:
@@ -385,7 +377,7 @@ def render(found: dict[str, Any]) -> str:
         lines.append(
             f"  {question:10} {row['judgements']} judgements; of {row['held_out']} unseen {accuracy} right, {state}"
         )
-    for question, count in found["left_out"].items():
+    for question, count in found.get("left_out", {}).items():
         lines.append(f"  {count} judgements on {question} are left out: the encoder sees no prompt")
     if found["unreadable"]:
         lines.append(f"  {len(found['unreadable'])} images could not be read, as: {found['unreadable'][0]}")

@@ -1,7 +1,7 @@
 """A vision-language model behind an OpenAI-compatible endpoint as judge of two images, asked in both orders.
 
 One image is preferred only when it wins in both; whatever else is said (a tie, or the place instead of the image) is a
-tie. That is the position-consistent protocol of MMRB2 (2025).
+tie. The protocol of MMRB2 (2025) counts the two answers one by one.
 """
 
 import base64
@@ -40,6 +40,10 @@ RETRIES = 3
 TIMEOUT = 120.0
 
 
+class UnclearAnswer(InputError):
+    """The model answered something else than it was asked for."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a judge said about two images."""
@@ -58,10 +62,10 @@ class Verdict:
         return self.share != 0.5 or self.orders == ("tie", "tie")
 
     def comparison(self, prompt: str, human: float) -> Comparison:
-        """For the published protocols: the preference that survives both orders, and that of the second order alone."""
+        """For the published protocols: the preference that survives both orders, and that of each order alone."""
         wins = {"A": (1.0, 0.0), "B": (0.0, 1.0), "tie": (0.5, 0.5)}
-        swapped = wins[self.orders[1]][::-1]
-        return Comparison(prompt, human, self.share, 1 - self.share, swapped=swapped)
+        forward, backward = (wins[answer] for answer in self.orders)
+        return Comparison(prompt, human, self.share, 1 - self.share, (forward, (backward[1], backward[0])))
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ class VlmJudge:
         """The verdict on two images, 3 x H x W in [0, 1].
 
         Raises:
-            InputError: an unknown question; or the endpoint refuses, or says nothing that can be read.
+            InputError: an unknown question; or the endpoint refuses, or answers in another form.
+            UnclearAnswer: what the model says is none of the three answers.
         """
         if question not in QUESTIONS:
             raise InputError(f"unknown question {question!r}; ask one of {', '.join(QUESTIONS)}")
@@ -113,7 +118,8 @@ class VlmJudge:
             raise InputError(f"{self.endpoint} answered in another form than /chat/completions does") from error
         found = SAID.fullmatch(said.upper().strip())
         if found is None:
-            raise InputError(f"{self.model} answered {said[:80]!r} instead of A, B or TIE; take a model that follows")
+            told = f"{self.model} answered {said[:80]!r} instead of A, B or TIE"
+            raise UnclearAnswer(f"{told}; take a model that follows")
         return {"A": "A", "B": "B"}.get(found[1], "tie")  # type: ignore[return-value]
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import uvicorn
+from fastapi.testclient import TestClient
 from torch import Tensor
 
 from pixeval.catalog import find, load
@@ -23,9 +24,11 @@ from reward_models.ask_judge import judge as ask
 from reward_models.attacks import ATTACKS, EPSILON, adversarial
 from reward_models.audit import RewardAuditConfig, attack, audit
 from reward_models.remote import RemoteReward
-from reward_models.serve import Item, score_items, service
+from reward_models.serve import RewardServeConfig, score_items, serve, service
 from reward_models.sources import Source, open_source
 from reward_models.vlm_judge import VlmJudge
+
+JSON = {"Content-Type": "application/json"}
 
 
 def brightness(images: Tensor, prompts: Any = None) -> Tensor:
@@ -106,22 +109,40 @@ def test_one_bad_item_costs_itself_only(tmp_path: Path) -> None:
             raise RuntimeError("out of luck")
         return torch.tensor([float("nan") if p == "odd" else float(len(p)) for p in prompts])
 
+    fragile.fingerprint = "fragile/1"  # type: ignore[attr-defined]
     source = Source("fragile", fragile, 1.0, False, "cpu")
     items = [
-        Item(prompt="four", image=good),
-        Item(prompt="boom", image=good),
-        Item(prompt="five!", image=other),
-        Item(prompt="p", image="gASVBQAAAAAAAACMAWGULg=="),  # a pickle
-        Item(prompt="p", image="***"),
-        Item(prompt="odd", image=good),
+        {"prompt": "four", "image": good},
+        {"prompt": "boom", "image": good},
+        {"prompt": "five!", "image": other},
+        {"prompt": "p", "image": "gASVBQAAAAAAAACMAWGULg=="},  # a pickle
+        {"prompt": "p", "image": "***"},
+        {"prompt": "odd", "image": good},
+        {"prompt": "long" * 6000, "image": good},
+        {"prompt": 5, "image": good},
+        {"prompt": "p"},
+        "no item",
+        {"prompt": "half \ud800", "image": good},
+        {"prompt": "p", "image": "\u732b"},
     ]
-    found = score_items(source, items)
+    answer = TestClient(service(source)).post("/v1/score", content=json.dumps({"items": items}), headers=JSON)
+    assert answer.status_code == 200
+    found = answer.json()["results"]
+    assert found == score_items(source, items)
     assert found[0] == {"reward": 4.0, "deviation": None}
-    assert "out of luck" in found[1]["error"]
     assert found[2] == {"reward": 5.0, "deviation": None}
-    assert "not an image" in found[3]["error"]
-    assert "error" in found[4]
-    assert "not a finite number" in found[5]["error"]
+    for place, says in {
+        1: "out of luck", 3: "not an image", 4: "base64", 5: "not a finite number", 6: "longer than 20000",
+        7: "'prompt' must be a string", 8: "'image' must be a string", 9: "must be an object", 10: "surrogate",
+        11: "ASCII",
+    }.items():  # fmt: skip
+        assert says in found[place]["error"], place
+
+
+def test_a_port_in_use_is_told(address: str) -> None:
+    for port in (int(address.rpartition(":")[2]), 99_999):
+        with pytest.raises(InputError, match="give another --port"):
+            serve(RewardServeConfig("clip_score", port=port))
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -180,7 +201,8 @@ def test_a_judge_is_asked_in_both_orders(judge: VlmJudge) -> None:
     tied = judge.compare("a cat", rich, flat)
     assert (tied.share, tied.consistent) == (0.5, True)
     right = [v.comparison(f"p{k}", 1.0) for k, v in enumerate((verdict, biased, tied))]
-    assert position_consistent_accuracy(right).value == pytest.approx(1 / 3)
+    found = position_consistent_accuracy(right)  # right twice, right once, never
+    assert (found.value, found.n) == (pytest.approx(3 / 6), 6)
     Endpoint.mode = "busy"
     assert judge.compare("a cat", rich, flat).share == 1.0
     Endpoint.mode = "chatty"
@@ -201,6 +223,13 @@ def test_a_judge_is_compared_with_a_table_and_goes_on_where_it_stopped(judge: Vl
         rows.append(json.dumps({"prompt": f"thing {k}", **told}))
     (tmp_path / "table.jsonl").write_text("\n".join(rows))
     config = RewardJudgeConfig((tmp_path / "table.jsonl",), judge.endpoint, "tiny", tmp_path / "out", pairs=2)
+    Endpoint.mode = "chatty"
+    with pytest.raises(InputError, match=r"no pair could be judged.*instead of A, B or TIE"):
+        ask(config)
+    with pytest.raises(InputError, match="at least 1"):
+        ask(replace(config, pairs=0))
+    Endpoint.mode = "honest"
+    Endpoint.seen.clear()
     assert ask(config)["protocols"]["MMRB2"]["value"] == 1.0
     assert len(Endpoint.seen) == 4
     found = ask(replace(config, pairs=None))

@@ -132,8 +132,10 @@ def test_five_protocols_by_hand() -> None:
     assert pickscore_threshold(made) == 0.3
     accuracy, epsilon = tie_calibrated_accuracy(made)
     assert (accuracy.value, epsilon, accuracy.n) == (pytest.approx(2 / 5), 0.0, 5)
-    swapped = [Comparison("a", 1.0, 2.0, 1.0, swapped=(1.0, 2.0)), Comparison("b", 1.0, 2.0, 1.0, swapped=(2.0, 1.0))]
-    assert position_consistent_accuracy(swapped).value == 0.5
+    first, second = (2.0, 1.0), (1.0, 2.0)
+    both = [Comparison("a", 1.0, 0.5, 0.5, (first, second)), Comparison("b", 1.0, *first, (first, first))]
+    assert position_consistent_accuracy(both).value == 3 / 4  # each order counts
+    assert position_consistent_accuracy(both).n == 4
     assert position_consistent_accuracy(made).value == pytest.approx(1 / 3)
     with pytest.raises(InputError, match="decided pairs"):
         imagereward_accuracy(made[3:])

@@ -28,8 +28,8 @@ class Comparison:
     """1 when the first is better, 0 when the second is, 0.5 for a tie."""
     first: float
     second: float
-    swapped: tuple[float, float] | None = None
-    """Values of (first, second) when they were shown the other way round, for judges that depend on the order."""
+    orders: tuple[tuple[float, float], tuple[float, float]] | None = None
+    """Values of (first, second) when the first and when the second was shown first, for judges that depend on it."""
 
 
 def imagereward_accuracy(comparisons: Sequence[Comparison]) -> Interval:
@@ -121,19 +121,17 @@ def tie_calibrated_accuracy(comparisons: Sequence[Comparison]) -> tuple[Interval
 
 
 def position_consistent_accuracy(comparisons: Sequence[Comparison]) -> Interval:
-    """MMRB2 (2025): right only if the better image wins in both orders of showing; people's ties are left out.
+    """MMRB2 (Hu et al. 2025, arXiv 2512.16899): every pair is judged in both orders, and both judgements count.
 
-    A metric that sees one image at a time gives the same values in both orders; its ties are wrong.
+    So a judge that always takes the first shown is right in half of the cases. People's ties are left out, ties of the
+    metric are wrong. A metric that sees one image at a time gives one judgement per pair. ``n`` is judgements.
 
     Raises:
         InputError: no comparison that people did not call a tie.
     """
-    kept = _decided(comparisons)
-    right = []
-    for c in kept:
-        orders = [(c.first, c.second), c.swapped or (c.first, c.second)]
-        right.append(float(all(_sign(a - b) == _sign(c.human - 0.5) for a, b in orders)))
-    return _over_prompts(right, kept)
+    judged = [(c, order) for c in _decided(comparisons) for order in (c.orders or ((c.first, c.second),))]
+    right = [float(_sign(first - second) == _sign(c.human - 0.5)) for c, (first, second) in judged]
+    return _over_prompts(right, [c for c, _ in judged])
 
 
 def _decided(comparisons: Sequence[Comparison]) -> list[Comparison]:

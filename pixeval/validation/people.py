@@ -70,20 +70,26 @@ def against_choices(choices: Sequence[Choice], value_of: ValueOf) -> dict[str, A
     return {"labels": "choices", "n": len(comparisons), "without_value": _counted(reasons), "figures": figures}
 
 
-def protocol_figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """The five published protocols by the name of what they come from: value, interval and n, or why there is none."""
+def protocol_figures(comparisons: Sequence[Comparison], scale: float | None = None) -> dict[str, Any]:
+    """The five published protocols by the name of what they come from: value, interval and n, or why there is none.
+
+    Args:
+        scale: of the values before PickScore's softmax: 1 for log odds, as published; None to divide by their standard
+            deviation, for metrics in other units.
+    """
     return {
         "ImageReward": _or_reason(lambda: asdict(imagereward_accuracy(comparisons))),
         "HPSv2": _or_reason(lambda: asdict(hps_inversion_score(comparisons))),
-        "PickScore": _or_reason(lambda: _pickscore(comparisons)),
+        "PickScore": _or_reason(lambda: _pickscore(comparisons, scale)),
         "GenAI-Bench": _or_reason(lambda: _genai(comparisons)),
         "MMRB2": _or_reason(lambda: asdict(position_consistent_accuracy(comparisons))),
     }
 
 
-def _pickscore(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    spread = float(np.std([value for c in comparisons for value in (c.first, c.second)]))
-    scale = 1 / spread if spread > 0 else 1.0
+def _pickscore(comparisons: Sequence[Comparison], scale: float | None) -> dict[str, Any]:
+    if scale is None:
+        spread = float(np.std([value for c in comparisons for value in (c.first, c.second)]))
+        scale = 1 / spread if spread > 0 else 1.0
     halves: tuple[list[Comparison], list[Comparison]] = ([], [])
     for c in comparisons:
         halves[hashlib.sha256(c.prompt.encode("utf-8", "surrogatepass")).digest()[0] % 2].append(c)
