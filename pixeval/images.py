@@ -106,5 +106,6 @@ def write_png(image: Tensor, path: Path) -> str:
 
 def list_images(folder: Path) -> list[Path]:
     """Image files below ``folder``, by extension, sorted; hidden files and folders are left out."""
-    found = [p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file()]
+    # A link to nowhere is an image that cannot be read, and said to be one, rather than none.
+    found = [p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and (p.is_file() or not p.exists())]
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))

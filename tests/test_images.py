@@ -107,3 +107,11 @@ def test_hidden_files_are_not_listed(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [p.name for p in list_images(tmp_path)] == ["a.JPG", "b.png", "e.webp"]
+
+
+def test_a_link_to_nowhere_is_listed_and_a_folder_called_like_an_image_is_not(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "unmounted" / "x.png")
+    assert [p.name for p in list_images(tmp_path)] == ["link.png"]
+    with pytest.raises(UnreadableImage, match=r"cannot read link\.png: No such file"):
+        read_image(tmp_path / "link.png")
