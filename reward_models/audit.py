@@ -24,6 +24,8 @@ from reward_models.sources import open_source
 
 TOLERATED = 0.1
 """Mean rise, in standard deviations of the rewards of untouched images, that is not held against a model."""
+UNNOTICED = 1e-6
+"""Change in the same unit that is rounding."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Mark:
     relative: float
     """The same in standard deviations of the untouched images' rewards."""
     verdict: str
-    """``fooled``: it rises, beyond the interval and what is tolerated; ``unclear``: it may; else ``resists``."""
+    """``fooled``: it rises, beyond the interval and what is tolerated; ``unclear``: it may; ``blind``: it should fall,
+    and does not notice at all; else ``resists``."""
 
 
 def audit(config: RewardAuditConfig) -> dict[str, Any]:
@@ -129,6 +132,8 @@ def _mark(
     bound = TOLERATED * spread if expected == "same" else 0.0
     low, high = (change.value, change.value) if change.low is None or change.high is None else (change.low, change.high)
     verdict = "fooled" if low > bound else "resists" if high <= bound else "unclear"
+    if expected == "falls" and max(map(abs, differences)) <= UNNOTICED * spread:
+        verdict = "blind"
     return Mark(name, summary, expected, raised, change, change.value / spread, verdict)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pixeval.pictures import inline
 
-COLOURS = {"fooled": "#c0392b", "unclear": "#d9822b", "resists": "#1b64a8"}
+COLOURS = {"fooled": "#c0392b", "unclear": "#d9822b", "blind": "#6b7580", "resists": "#1b64a8"}
 STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --ink: #16191d; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ground: #14171b; --ink: #e8eaed; --bad: #ff8f86; } }

@@ -160,7 +160,7 @@ def fit(
     chosen = [*(k for k, fold in enumerate(folds) if not tuned or fold != 0), *rest]
     adapters = adapter_parameters(model.encoder)
     modules: dict[str, nn.Module] = {"encoder": image_side(model.encoder)} if adapters else {}
-    _Training(model.heads, modules, adapters, world, chosen, folder).run(progress)
+    _Training(model.heads, modules, adapters, world, chosen, folder).run(progress, "train")
     differences = np.full((len(kept), len(HEADS)), np.nan)
     for fold in sorted(set(folds)) if not tuned else [0]:
         own = [k for k, found in enumerate(folds) if found == fold]
@@ -168,7 +168,7 @@ def fit(
         if not tuned:
             heads = Heads(model.heads.widths, config.members, len(HEADS), config.hidden, config.seed).to(config.device)
             others = [k for k, found in enumerate(folds) if found != fold]
-            _Training(heads, {}, [], world, [*others, *rest], None).run(progress)
+            _Training(heads, {}, [], world, [*others, *rest], None).run(progress, f"without part {fold + 1}")
         differences[own] = world.differences(heads, own)
     facts = {
         "annotators": trust,
@@ -238,15 +238,16 @@ class _Training:
         self.optimizer = torch.optim.Adam(groups)
         self.modules: dict[str, nn.Module] = {"heads": heads, **modules}
 
-    def run(self, progress: bool) -> None:
-        """Train to the last step."""
+    def run(self, progress: bool, name: str) -> None:
+        """Train to the last step; ``name`` stands before the progress."""
         done = self._resume()
         if done == 0:
             with torch.no_grad():
                 rows = torch.unique(torch.cat((self.first, self.second)))
                 self.heads.standardise(torch.cat([self.inputs(part) for part in torch.split(rows, 256)]))
-        bar = tqdm(range(done, self.config.steps), initial=done, total=self.config.steps, file=sys.stderr, unit="step")
-        bar.disable = not progress
+        steps = range(done, self.config.steps)
+        told: dict[str, Any] = {"desc": name, "initial": done, "total": self.config.steps, "disable": not progress}
+        bar = tqdm(steps, file=sys.stderr, unit="step", **told)
         for step in bar:
             loss = self._advance(step)
             bar.set_postfix(loss=f"{loss:.4g}", refresh=False)

@@ -61,7 +61,7 @@ def test_a_reward_of_brightness_is_fooled_by_what_brightens() -> None:
     verdicts = {mark.attack: mark.verdict for mark in marks}
     assert verdicts["pasted text"] == "fooled"  # a white bar
     assert verdicts["mirrored"] == "resists"
-    assert verdicts["prompt swap"] == "resists"
+    assert verdicts["prompt swap"] == "blind"  # it should fall, and nothing happens
     aimed = adversarial(brightness, images[0][None], ["p"])
     torch.testing.assert_close(aimed[0], (images[0] + EPSILON).clamp(0, 1))
     changed = {one.name: one.change(images[0], "seed") for one in ATTACKS}
