@@ -99,8 +99,8 @@ VERBS: dict[str, Verb] = {
     ),
     "reward flaw-map": Verb(
         "where images are flawed, from planted flaws and annotators' marks",
-        "reward_models.flaw_map:FlawMapConfig",
-        "reward_models.flaw_map:train_map",
+        "reward_models.train_flaw_map:FlawMapConfig",
+        "reward_models.train_flaw_map:train_map",
     ),
     "reward serve": Verb(
         "a reward as a JSON service", "reward_models.serve:RewardServeConfig", "reward_models.serve:serve"

@@ -151,7 +151,7 @@ def _icon_sheets(split: Split) -> list[CleanImage]:
     icons = load_icons("train").images
     # a stride through all, even rows for one set and odd ones for the other
     rows = [first + 2 * (97 * number % 900) for number in range(4 * count)]
-    return _sheets("icons", "drawing", torch.from_numpy(icons[rows]).permute(0, 3, 1, 2).float() / 255)
+    return sheets("icons", "drawing", torch.from_numpy(icons[rows]).permute(0, 3, 1, 2).float() / 255)
 
 
 def _drawings(split: Split) -> list[CleanImage]:
@@ -164,10 +164,10 @@ def _samples(split: Split) -> list[CleanImage]:
     places = {"tune": range(32), "report": range(32, 64)}[split]
     sheet = read_image(BUNDLED["zoo:unet"] / "samples.webp")
     tiles = [sheet[:, r : r + TILE, c : c + TILE] for p in places for r, c in [(p // 8 * TILE, p % 8 * TILE)]]
-    return _sheets("unet", "generated", torch.stack(tiles))
+    return sheets("unet", "generated", torch.stack(tiles))
 
 
-def _sheets(name: str, kind: Kind, images: Tensor) -> list[CleanImage]:
+def sheets(name: str, kind: Kind, images: Tensor) -> list[CleanImage]:
     """Images on white with a margin, four to a sheet."""
     margin = 4
     side = SIDE // 2 - 2 * margin
