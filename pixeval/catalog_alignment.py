@@ -168,6 +168,19 @@ ALIGNMENT: tuple[MetricSpec, ...] = (
         differentiable=True,
     ),
     _published(
+        "mps",
+        "mps:Mps",
+        "logit scale x cosine of the prompt and CLIP patches that looked at its words",
+        -math.inf,
+        math.inf,
+        "Zhang et al. 2024, arXiv 2405.14705",
+        "MIT as the repository says",
+        "folder with the published weights converted to safetensors, and CLIP ViT-H/14's configuration and processor",
+        "Compares images of one prompt. Prompts of more than 77 tokens have no value. Only weights for the overall "
+        "preference are published.",
+        differentiable=True,
+    ),
+    _published(
         "vqa_score",
         "questions:VqaScore",
         "probability of Yes to the question whether the image shows the prompt",

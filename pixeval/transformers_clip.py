@@ -27,7 +27,7 @@ def load_transformers_clip(source: str, metric: str, processor: str) -> ClipEnco
     import torch
 
     model = load_model("CLIPModel", source, metric, dtype=torch.float32)
-    settings = _settings(load_processor("CLIPImageProcessor", processor, metric), processor, metric)
+    settings = clip_settings(load_processor("CLIPImageProcessor", processor, metric), processor, metric)
     tokenizer = load_processor("AutoTokenizer", processor, metric)
     return ClipEncoder(_OpenClipShape(model, settings), _Tokens(tokenizer))
 
@@ -70,7 +70,12 @@ class _Tokens:
         return tokens
 
 
-def _settings(processor: Any, source: str, metric: str) -> dict[str, Any]:
+def clip_settings(processor: Any, source: str, metric: str) -> dict[str, Any]:
+    """What :func:`pixeval.preprocess.prepare` needs of an image processor.
+
+    Raises:
+        InputError: it does anything else than CLIP's, which crops the centre of the resized shorter side.
+    """
     size, crop = dict(processor.size), dict(processor.crop_size or {})
     shortest = size.get("shortest_edge")
     if not (processor.do_resize and shortest and crop.get("height") == crop.get("width") == shortest):

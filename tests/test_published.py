@@ -51,6 +51,7 @@ WRITERS: dict[str, Callable[..., Path]] = {
     "hpsv2": write_tiny_clip,
     "hpsv2_1": write_tiny_clip,
     "image_reward": tiny.write_image_reward,
+    "mps": tiny.write_mps,
     "vqa_score": tiny.write_llava,
     "question_rate": tiny.write_blip2,
     "composition": tiny.write_owl,

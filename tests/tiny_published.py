@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import (
@@ -80,6 +80,36 @@ def write_clip(folder: Path, seed: int = 0, context: int = 16) -> Path:
     tokenizer.save_pretrained(folder)
     size = {"height": 32, "width": 32}
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size).save_pretrained(folder)
+    return folder
+
+
+def write_mps(folder: Path, seed: int = 0) -> Path:
+    """A CLIPModel and two layers of each kind that ground it, in one file under the authors' names."""
+    write_clip(folder, seed, context=77)
+    file = folder / "model.safetensors"
+    tensors = {f"model.{name}": tensor for name, tensor in load_file(file).items()}
+    tensors["model.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    generator = torch.Generator().manual_seed(seed)
+    width, inner, wide = 16, 2 * 64, 4 * 16
+    shapes = {
+        "0.fn.to_q": (inner, width),
+        "0.fn.to_kv": (2 * 64, width),
+        "0.fn.to_out": (width, inner),
+        "0.fn.ff.0": (2 * wide, width),
+        "0.fn.ff.2": (width, wide),
+        "1.fn.fused_attn_ff_proj": (inner + 2 * 64 + 2 * wide, width),
+        "1.fn.attn_out": (width, inner),
+        "1.fn.ff_out.1": (width, wide),
+    }
+    for layer in range(2):
+        own = f"cross_model.layers.{layer}"
+        for name, shape in shapes.items():
+            tensors[f"{own}.{name}.weight"] = 0.2 * torch.randn(shape, generator=generator)
+        for part in ("0", "1"):
+            tensors[f"{own}.{part}.fn.norm.weight"] = 1 + 0.2 * torch.randn(width, generator=generator)
+            tensors[f"{own}.{part}.fn.norm.bias"] = torch.zeros(width)
+        tensors[f"{own}.1.fn.rotary_emb.inv_freq"] = 10000 ** (-torch.arange(0, 64, 2) / 64)
+    save_file(tensors, file)
     return folder
 
 
