@@ -184,6 +184,8 @@ def test_plans_that_cannot_be_made_say_why(folders: dict[str, Path], tmp_path: P
         plan(sft(folders["pixart-flow"], resolution=38))
     with pytest.raises(InputError, match="plan_tflops"):
         plan(sft(folders["pixart-flow"], plan_tflops=0.0))
+    with pytest.raises(InputError, match="steps"):
+        plan(sft(folders["pixart-flow"], steps=-5))
     with pytest.raises(InputError, match="model_index"):
         Outline(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxKontextPipeline"}')

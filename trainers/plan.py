@@ -23,6 +23,7 @@ from trainers.meter import Meter, size_of
 from trainers.objective import ObjectiveConfig, check_objective
 from trainers.planned_step import PlannedStep
 from trainers.rehearsal import Rehearsal
+from trainers.train_config import check_values
 
 BAND_SAMPLES = 4096
 """Times drawn to find the share of them that lies within the pixel term's band."""
@@ -58,6 +59,7 @@ def plan(config: ObjectiveConfig) -> dict[str, Any]:
         InputError: settings that contradict each other, or a model that is not understood.
     """
     check_objective(config)
+    check_values(config)
     cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     check_time(config, cuda)
     step = PlannedStep(config, cuda)

@@ -88,8 +88,8 @@ class TrainConfig:
     """Refuse a model whose prediction fits better with its sign flipped; switch off for untrained models."""
 
 
-def check_settings(config: TrainConfig, trainer: str) -> None:
-    """Refuse settings that cannot work, or that do not continue what is in ``config.out``; writes nothing.
+def check_values(config: TrainConfig) -> None:
+    """Refuse values that work on no machine.
 
     Raises:
         InputError: naming the setting.
@@ -112,20 +112,29 @@ def check_settings(config: TrainConfig, trainer: str) -> None:
         raise InputError(f"resolution must be a multiple of 8, got {config.resolution}")
     if config.device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device must be auto, cpu or cuda, got {config.device!r}")
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
-    if config.mixed_precision == "fp16" and (config.device == "cpu" or not torch.cuda.is_available()):
-        raise InputError("mixed_precision fp16 needs a CUDA device; use bf16 or no")
     if config.shard and (
         config.lora_rank is not None or config.optimizer != "adamw" or config.mixed_precision == "fp16"
     ):
         raise InputError("shard is for the whole denoiser, adamw, and mixed_precision no or bf16; leave out the others")
+    if config.probe_data is not None and config.probe_every is None:
+        raise InputError("probe_data is looked at every probe_every steps; give that too")
+
+
+def check_settings(config: TrainConfig, trainer: str) -> None:
+    """Refuse settings that cannot work here, or that do not continue what is in ``config.out``; writes nothing.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    check_values(config)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
+    if config.mixed_precision == "fp16" and (config.device == "cpu" or not torch.cuda.is_available()):
+        raise InputError("mixed_precision fp16 needs a CUDA device; use bf16 or no")
     check_optimizer(config.optimizer)
     choose_tracker(config.tracker)
     if config.keep_best is not None:
         _check_best(config.keep_best, config)
-    if config.probe_data is not None and config.probe_every is None:
-        raise InputError("probe_data is looked at every probe_every steps; give that too")
     if config.out.exists() and not config.out.is_dir():
         raise InputError(f"{config.out} is a file; give the folder of the run")
     if config.out.exists() and any(config.out.iterdir()):
