@@ -1,4 +1,4 @@
-"""From reward differences to probabilities that can be believed: temperature, isotonic map, and how far they are off.
+"""From reward differences to probabilities that can be believed: temperature, lapses, isotonic map, and what they miss.
 
 Everything is folded: what is judged is the probability that the image with the higher reward wins a decided
 comparison, which is at least one half; swapping the two images changes nothing.
@@ -22,8 +22,8 @@ Array = NDArray[np.float64]
 BINS = 10
 LEAST = 30
 """Comparisons that a temperature needs."""
-LEAST_ISOTONIC = 200
-"""Decided comparisons that an isotonic map needs."""
+LEAST_MAPPED = 200
+"""Decided comparisons that the maps of probabilities (lapses, isotonic) need."""
 DRAWS = 500
 
 
@@ -51,7 +51,7 @@ class Reliability:
 
 
 def fit_calibration(differences: Array, outcomes: Array, weights: Array) -> Calibration:
-    """Temperature and weight of ties by maximum likelihood, then the isotonic map of what is left.
+    """Temperature and weight of ties by maximum likelihood, then lapses and the isotonic map of what is left.
 
     Args:
         differences: raw reward differences, (n,).
@@ -76,8 +76,11 @@ def fit_calibration(differences: Array, outcomes: Array, weights: Array) -> Cali
         found = minimize(loss, [0.0, -1.0] if tied else [0.0], method="Nelder-Mead", options={"xatol": 1e-4})
     temperature = float(np.exp(np.clip(found.x[0], -8, 8)))
     chances, right, counts = folded(differences / temperature, outcomes, weights)
-    knots = pool_adjacent_violators(chances, right, counts) if len(chances) >= LEAST_ISOTONIC else ()
-    return Calibration(temperature, float(found.x[1]) if tied else -math.inf, knots)
+    log_nu = float(found.x[1]) if tied else -math.inf
+    if len(chances) < LEAST_MAPPED:
+        return Calibration(temperature, log_nu)
+    lapses = fit_lapses(chances, right, counts)
+    return Calibration(temperature, log_nu, lapses, pool_adjacent_violators(chances, right, counts))
 
 
 def folded(differences: Array, outcomes: Array, weights: Array) -> tuple[Array, Array, Array]:
@@ -90,6 +93,34 @@ def folded(differences: Array, outcomes: Array, weights: Array) -> tuple[Array, 
     d, shares = differences[kept], outcomes[kept]
     right = np.where(d > 0, shares[:, 0], shares[:, 2]) / decided[kept]
     return 1 / (1 + np.exp(-np.abs(d))), right, weights[kept] * decided[kept]
+
+
+def fit_lapses(chances: Array, right: Array, weights: Array) -> tuple[float, float]:
+    """Share of lapses and slope, by maximum likelihood, of the psychometric function of :func:`lapsing_chance`.
+
+    Args:
+        chances, right, weights: of :func:`folded`.
+    """
+
+    def loss(parameters: Array) -> float:
+        p = lapsing_chance(chances, (1 / (1 + math.exp(-parameters[0])), math.exp(parameters[1])))
+        logs = right * np.log(p.clip(1e-9)) + (1 - right) * np.log((1 - p).clip(1e-9))
+        return -float((weights * logs).sum() / weights.sum())
+
+    found = minimize(loss, [-2.0, 0.0], method="Nelder-Mead", bounds=[(-8, 8), (-8, 8)], options={"xatol": 1e-4})
+    return 1 / (1 + math.exp(-found.x[0])), math.exp(found.x[1])
+
+
+def lapsing_chance(chances: Array, lapses: tuple[float, float]) -> Array:
+    """lapse / 2 + (1 - lapse) sigma(slope x), x the log odds of ``chances`` (Wichmann and Hill 2001).
+
+    An annotator who lapses says either at random, whatever the difference; and where the reward takes the images for
+    what they are not, so does it (doi:10.3758/BF03194544). No temperature levels off as this does.
+    """
+    share, slope = lapses
+    logits = np.log(chances) - np.log1p(-chances.clip(max=1 - 1e-12))
+    found: Array = share / 2 + (1 - share) / (1 + np.exp(-slope * logits))
+    return found
 
 
 def pool_adjacent_violators(chances: Array, right: Array, weights: Array) -> tuple[tuple[float, float], ...]:

@@ -16,7 +16,7 @@ from pixeval.scoring.cache import Cache, open_cache
 from pixeval.validation.pairwise_protocols import Comparison
 from pixeval.validation.people import protocol_figures
 from reward_models.agreement import Judged, agreement, breakdowns, human_ceiling, majorities, plain
-from reward_models.calibrate import Reliability, folded, isotonic_chance, reliability
+from reward_models.calibrate import Reliability, folded, isotonic_chance, lapsing_chance, reliability
 from reward_models.inputs import Frozen, readable, tabulate, view_features
 from reward_models.judgements import Judgement, read_judgements
 from reward_models.model import OVERALL, RewardModel
@@ -61,7 +61,7 @@ def evaluate(config: RewardEvaluateConfig) -> dict[str, Any]:
 def judge(
     model: RewardModel, judgements: Sequence[Judgement], cache: Cache | None = None, progress: bool = False
 ) -> tuple[dict[str, Any], dict[str, dict[str, Reliability]]]:
-    """All figures by question, and the reliability before and after the isotonic map.
+    """All figures by question, and the reliability before and after calibration.
 
     Judgements of a question are judged by its own head, and all of them, whatever was asked, by the overall one.
 
@@ -119,7 +119,8 @@ def _comparison(one: Judged) -> Comparison:
 
 
 def _reliabilities(model: RewardModel, question: str, judged: Sequence[Judged]) -> dict[str, Reliability]:
-    """Before calibration, with the temperature, and with the isotonic map on top; empty without a decided vote."""
+    """Before calibration, with the temperature, and with lapses or the isotonic map on top; empty without a decided
+    vote."""
     calibration = model.calibration[question]
     gaps = np.array([one.difference for one in judged])
     outcomes = np.array([one.judgement.shares for one in judged])
@@ -131,6 +132,8 @@ def _reliabilities(model: RewardModel, question: str, judged: Sequence[Judged]) 
     raw, right, _ = folded(gaps * calibration.temperature, outcomes, ones)
     tempered, _, _ = folded(gaps, outcomes, ones)
     found = {"raw": reliability(raw, right, prompts), "temperature": reliability(tempered, right, prompts)}
+    if calibration.lapses is not None:
+        found["lapses"] = reliability(lapsing_chance(tempered, calibration.lapses), right, prompts)
     if calibration.knots:
         found["isotonic"] = reliability(isotonic_chance(tempered, calibration), right, prompts)
     return found

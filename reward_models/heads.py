@@ -18,8 +18,8 @@ class Heads(nn.Module):
 
     A member is linear, or has one hidden layer in addition. Views (groups of columns) are divided by the root of their
     width, so that the penalty on weights treats a view of a thousand columns and one of a single column alike. Columns
-    of the views ``NEVER_RAISING`` enter linearly, with weights that cannot be positive; that restrains them enough, and
-    they are not divided.
+    of the views ``NEVER_RAISING`` make one score, the same for all questions, by weights that cannot be positive, and
+    each question takes its share of it, which cannot be negative; that restrains them enough, and they are not divided.
 
     Args:
         widths: columns of each view, in their order.
@@ -48,6 +48,9 @@ class Heads(nn.Module):
         self.register_buffer("deviation", torch.ones(size))
         self.register_buffer("offset", torch.zeros(members, questions))
         self.linear = nn.Parameter(torch.zeros(members, questions, size))
+        # not zero, or neither would have a slope
+        self.score = nn.Parameter(-0.01 * falling.float().expand(members, 1, size).clone())
+        self.share = nn.Parameter(torch.ones(members, questions, 1))
         self.log_nu = nn.Parameter(torch.full((questions,), -1.0))
         if hidden:
             generator = torch.Generator().manual_seed(seed)
@@ -75,20 +78,21 @@ class Heads(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """N x D -> N x K x Q."""
         inputs = ((features - self.mean) / self.deviation).clamp(-CLAMP, CLAMP) * self.scale
-        found = torch.einsum("nd,kqd->nkq", inputs, self.linear)
+        found = torch.einsum("nd,kqd->nkq", inputs, torch.where(self.falling, self.score * self.share, self.linear))
         if self.hidden:
             inner = torch.einsum("nd,kqdh->nkqh", torch.where(self.falling, 0, inputs), self.first)
             found = found + (F.silu(inner + self.bias) * self.second).sum(-1)
         return found - self.offset
 
     def constrain(self) -> None:
-        """Project the weights of ``NEVER_RAISING`` views to at most 0; to be called after every optimiser step."""
+        """Let ``NEVER_RAISING`` views raise nothing; to be called after every optimiser step."""
         with torch.no_grad():
-            self.linear[..., self.falling] = self.linear[..., self.falling].clamp_max(0)
+            self.score.clamp_(max=0)
+            self.share.clamp_(min=0)
 
     def penalty(self) -> Tensor:
-        """Sum of squared weights of all members; a scalar."""
-        total = self.linear.square().sum()
+        """Sum of squared weights of all members, those of the common score once for each question; a scalar."""
+        total = self.linear.square().sum() + self.linear.shape[1] * self.score.square().sum()
         if self.hidden:
             total = total + self.first.square().mean() * self.hidden + self.second.square().sum()
         return total

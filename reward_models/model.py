@@ -27,7 +27,7 @@ from reward_models.adapters import Adaptation, adapt, adapter_tensors, load_adap
 from reward_models.heads import Heads
 from reward_models.views import Detail, DinoEncoder, FlawView, check_folder, detail_views, load_encoder
 
-FORMAT = 1
+FORMAT = 2
 OVERALL = "overall"
 """The question that all judgements answer, whatever was asked."""
 HEADS = (*QUESTIONS, OVERALL)
@@ -41,6 +41,8 @@ class Calibration:
     """Raw rewards are divided by it; what is reported is in units of log odds."""
     log_nu: float = float("-inf")
     """Logarithm of Davidson's weight of ties, after the temperature; -inf where no tie was seen."""
+    lapses: tuple[float, float] | None = None
+    """Share of lapses and slope of :func:`reward_models.calibrate.lapsing_chance`; none for too few votes."""
     knots: tuple[tuple[float, float], ...] = ()
     """Isotonic map of the probability that the better-looking of two wins, as (predicted, calibrated); empty for
     none."""
@@ -231,7 +233,9 @@ class RewardModel:
         if text is not None:
             product = views["whole"] * text
             parts += [product.sum(1, keepdim=True), product]
-        return torch.cat([*parts, *(views[name] for name in self.views)], 1)
+        for name, view in self.views.items():
+            parts.append(view.inputs(views[name]) if isinstance(view, FlawView) else views[name])
+        return torch.cat(parts, 1)
 
     def opinion(self, images: Tensor, prompts: Sequence[str], question: str = OVERALL) -> Opinion:
         """What the ensemble says about N x 3 x H x W images in [0, 1].
@@ -255,7 +259,7 @@ def _widths(encoder: ClipEncoder | DinoEncoder, views: Mapping[str, Encoder]) ->
     with torch.no_grad():
         width = encoder(probe).shape[1]
     against = {"match": 1, "product": width} if isinstance(encoder, ClipEncoder) else {}
-    rest = {name: view.width if isinstance(view, FlawView) else 2 * width for name, view in views.items()}
+    rest = {name: 2 * (view.width if isinstance(view, FlawView) else width) for name, view in views.items()}
     return {"whole": width, **against, **rest}
 
 
@@ -317,4 +321,5 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 def _calibration(row: Mapping[str, Any]) -> Calibration:
     nu = float("-inf") if row["log_nu"] is None else row["log_nu"]
-    return Calibration(row["temperature"], nu, tuple((a, b) for a, b in row["knots"]))
+    lapses = None if row["lapses"] is None else (row["lapses"][0], row["lapses"][1])
+    return Calibration(row["temperature"], nu, lapses, tuple((a, b) for a, b in row["knots"]))

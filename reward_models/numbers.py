@@ -50,7 +50,7 @@ def measure(out: Path) -> dict[str, Any]:
     cache = Cache(out / "cache")
     tuned, held = simulated_images("train", PROMPTS), simulated_images("heldout", 116)
     votes = simulated_votes(tuned, VOTES, NOISE)
-    checked = simulated_votes(held, CHECKED, NOISE, seed=1)
+    checked, others = (simulated_votes(held, CHECKED, NOISE, seed=seed) for seed in (1, 3))
     planted = {"held-out icons": planted_icons(held), "photographs, drawings, samples": planted_clean()}
     file = out / "numbers.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
@@ -59,10 +59,12 @@ def measure(out: Path) -> dict[str, Any]:
             continue
         model = fit(votes, settings(detail), cache, progress=True)
         judged, curves = judge(model, checked, cache, progress=True)
+        again, _ = judge(model, others, cache, progress=True)
         found[name] = {
             "accuracy": {q: judged["questions"][q]["agreement"]["single annotators"] for q in QUESTIONS},
             "of_best": of_best(model, held, cache),
             "ece": {q: judged["questions"][q]["calibration"] for q in QUESTIONS},
+            "ece on other votes": {q: again["questions"][q]["calibration"] for q in QUESTIONS},
             "planted": {where: planted_accuracy(model, pairs, cache) for where, pairs in planted.items()},
         }
         if name == FULL:

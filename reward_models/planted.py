@@ -1,31 +1,68 @@
-"""Comparisons whose truth is known without a vote: a clean image is better than the same with a planted flaw."""
+"""Comparisons whose truth is known without a vote: a clean image has fewer flaws than one with a planted flaw."""
 
 import io
+from collections.abc import Sequence
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from pixeval.images import to_uint8
-from pixeval.validation.clean_images import clean_images
+from pixeval.validation.clean_images import CleanImage, clean_images
 from pixeval.validation.planted_flaws import PLANTED, VISIBLE, plant
-from reward_models.judgements import Judgement, picture_of
+from pixeval.zoo.icons import load_icons
+from reward_models.judgements import Judgement, Picture, picture_of
 
 LEVELS = (2, 3, 4)
 """Slight, medium and strong, in turn; level 1 can hardly be seen, and level 5 needs no teaching."""
+ICONS = 48
+"""Icons of the training split, whole, beside the images that detectors are tuned on."""
 
 
 def planted_judgements(weight: float) -> list[Judgement]:
-    """About 470 comparisons on the bundled images that detectors are tuned on; none on those they are reported on."""
+    """About 2,600 comparisons on bundled images that nothing is reported on.
+
+    Each flawed image is compared with the clean one that it was made of and with one other clean image of its kind,
+    so that what a clean image reads is learned too.
+    """
     found = []
-    for place, image in enumerate(clean_images("tune")):
-        clean = picture_of(png_of(image.pixels), image.name)
+    for images in (clean_images("tune"), _icons()):
+        found += _planted(images, weight)
+    return found
+
+
+def _planted(images: Sequence[CleanImage], weight: float) -> list[Judgement]:
+    cleans = [picture_of(png_of(image.pixels), image.name) for image in images]
+    found = []
+    for place, (image, clean) in enumerate(zip(images, cleans, strict=True)):
         for number, flaw in enumerate(PLANTED):
             planted = plant(flaw, image.pixels, LEVELS[(place + number) % len(LEVELS)], image.name)
             if planted.change >= VISIBLE:
                 flawed = picture_of(png_of(planted.pixels), f"{image.name}-{flaw.name}")
-                prompt = f"planted flaws: {image.source}"
-                found.append(Judgement(prompt, clean, flawed, (1.0, 0.0, 0.0), "flaws", weight))
+                # another one for each flaw, so that all meet all
+                other = cleans[(place + 1 + number) % len(cleans)]
+                for better in dict.fromkeys((clean, other)):
+                    found.append(_judgement(image.source, better, flawed, weight))
     return found
+
+
+def _judgement(source: str, better: Picture, worse: Picture, weight: float) -> Judgement:
+    return Judgement(f"planted flaws: {source}", better, worse, (1.0, 0.0, 0.0), "flaws", weight)
+
+
+def _icons() -> list[CleanImage]:
+    """Every second one at most: the sheets of icons that detectors are reported on are made of odd rows."""
+    icons = load_icons("train")
+    rows = [2 * (len(icons.codes) * k // (2 * ICONS)) for k in range(ICONS)]
+    return [
+        CleanImage(
+            icons.codes[row],
+            "drawing",
+            icons.codes[row],
+            torch.from_numpy(icons.images[row]).permute(2, 0, 1).float() / 255,
+        )
+        for row in rows
+    ]
 
 
 def png_of(pixels: Tensor) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from reward_models.calibrate import Reliability
 
-COLOURS = {"raw": "#9aa3ad", "temperature": "#1b64a8", "isotonic": "#d9822b"}
+COLOURS = {"raw": "#9aa3ad", "temperature": "#1b64a8", "isotonic": "#d9822b", "lapses": "#2e8b57"}
 
 
 def draw_reliability(curves: Mapping[str, Reliability], file: Path) -> None:

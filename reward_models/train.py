@@ -71,10 +71,10 @@ class RewardTrainConfig:
     penalty: float = 3e-3
     """On the squared weights of the heads."""
     planted: float = 1.0
-    """Weight of about 470 bundled comparisons of clean images with planted flaws, whose truth is known; 0 for none."""
+    """Weight of some 2,600 bundled comparisons of clean images with planted flaws, of known truth; 0 for none."""
     folds: int = 5
-    """Parts of the prompts. Each is judged by heads that were trained on the others: temperature, isotonic map and the
-    reported accuracy come from these judgements. With lora_rank, one part is held out from training instead."""
+    """Parts of the prompts. Each is judged by heads that were trained on the others: calibration and reported
+    accuracy come from these judgements. With lora_rank, one part is held out from training instead."""
     trust_annotators_alike: bool = False
     """Count all votes alike, instead of each annotator's by how often they agree with others."""
     checkpoint_every: int = 100

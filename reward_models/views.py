@@ -218,6 +218,13 @@ class FlawView:
         images = self.enlarged(images)
         return torch.cat([part(images) for part in self.parts], 1)
 
+    def inputs(self, readings: Tensor) -> Tensor:
+        """What the heads get of N x width readings: N x 2 width, them and their squares, which rise with them.
+
+        Readings are roots, which tell faint flaws from none; squares tell strong flaws from several faint ones.
+        """
+        return torch.cat((readings, readings.square()), 1)
+
     def enlarged(self, images: Tensor) -> Tensor:
         """Images of fewer pixels than a detector needs, enlarged by repetition; others as they are."""
         short = min(images.shape[-2:])

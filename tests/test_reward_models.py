@@ -21,7 +21,15 @@ from pixeval.scoring.evaluate import score_run
 from reward_models import train as training
 from reward_models.agreement import Judged, human_ceiling, majorities, share
 from reward_models.bradley_terry import log_probabilities, negative_log_likelihood
-from reward_models.calibrate import fit_calibration, folded, isotonic_chance, pool_adjacent_violators, reliability
+from reward_models.calibrate import (
+    fit_calibration,
+    fit_lapses,
+    folded,
+    isotonic_chance,
+    lapsing_chance,
+    pool_adjacent_violators,
+    reliability,
+)
 from reward_models.evaluate import judge, render
 from reward_models.heads import Heads
 from reward_models.judgements import Judgement, Picture, read_judgements, reliabilities
@@ -68,14 +76,19 @@ def test_davidson_is_bradley_terry_without_ties_and_has_its_closed_form_with_the
 
 
 def test_flaw_readings_can_only_lower_a_reward() -> None:
-    heads = Heads({"whole": 3, "flaws": 2}, 2, 1)
+    heads = Heads({"whole": 3, "flaws": 2}, 2, 2)
     with torch.no_grad():
-        heads.linear.copy_(torch.arange(10.0).view(2, 1, 5) - 4)
+        heads.linear.copy_(torch.arange(20.0).view(2, 2, 5) - 8)
+        heads.score.copy_(torch.arange(10.0).view(2, 1, 5) - 4)
+        heads.share.copy_(torch.tensor([-1.0, 2.0]).view(1, 2, 1))
     heads.constrain()
-    assert heads.linear[..., 3:].max() <= 0
-    assert heads.linear[1, 0, 0] == 1
     base = torch.zeros(1, 5)
-    assert torch.all(heads(base + torch.tensor([0, 0, 0, 1.0, 1.0])) <= heads(base))
+    change = (heads(base + torch.tensor([0, 0, 0, 1.0, 1.0])) - heads(base)).detach()
+    assert torch.all(change <= 0)
+    assert torch.all(change[:, :, 0] == 0)  # a question that would take a negative share takes none
+    assert change[0, 0, 1] == pytest.approx(-2.0)  # twice the score -1 and 0 of the first member
+    one = heads(base + torch.tensor([1.0, 0, 0, 0, 0])) - heads(base)
+    torch.testing.assert_close(one[0], heads.linear[:, :, 0] / 3**0.5)
 
 
 def test_crops_cover_an_image_and_small_images_are_seen_in_parts() -> None:
@@ -90,7 +103,10 @@ def test_crops_cover_an_image_and_small_images_are_seen_in_parts() -> None:
 def test_views_have_the_width_they_say_and_contours_know_warps() -> None:
     view = FlawView()
     images = torch.rand(2, 3, 12, 30, generator=torch.Generator().manual_seed(0))
-    assert view(images).shape == (2, view.width)
+    readings = view(images)
+    assert readings.shape == (2, view.width)
+    assert view.inputs(readings).shape == (2, 2 * view.width)
+    assert torch.all(view.inputs(readings + 0.1) > view.inputs(readings))  # more of a flaw never reads as less
     stripes = ((torch.arange(96) // 8) % 2).float().expand(1, 3, 96, 96)
     rows = torch.arange(96)[:, None].float()
     columns = torch.arange(96)[None] + 5 * torch.sin(rows / 5)
@@ -114,6 +130,24 @@ def test_the_temperature_is_found_again() -> None:
     assert wrong.ece.value > 0.08 > wrong.floor
     with pytest.raises(InputError, match="too few"):
         fit_calibration(d[:5], outcomes[:5], np.ones(5))
+
+
+def test_lapses_are_found_again_and_no_temperature_does_what_they_do() -> None:
+    np.testing.assert_allclose(lapsing_chance(np.array([0.5, 0.8, 1 - 1e-12]), (0.0, 1.0)), [0.5, 0.8, 1.0])
+    np.testing.assert_allclose(lapsing_chance(np.array([0.5, 0.8, 1.0]), (0.3, 2.0)), [0.5, 0.15 + 0.7 * 16 / 17, 0.85])
+    rng = np.random.default_rng(2)
+    d = rng.normal(0, 3, 5000)
+    chances = 1 / (1 + np.exp(-np.abs(d)))
+    right = (rng.random(5000) < lapsing_chance(chances, (0.3, 2.0))).astype(float)
+    share, slope = fit_lapses(chances, right, np.ones(5000))
+    assert share == pytest.approx(0.3, abs=0.04)
+    assert slope == pytest.approx(2.0, rel=0.25)
+    outcomes = np.where((d > 0) == (right > 0), [[1.0], [0.0], [0.0]], [[0.0], [0.0], [1.0]]).T
+    found = fit_calibration(d, outcomes, np.ones(5000))
+    tempered, right, _ = folded(d / found.temperature, outcomes, np.ones(5000))
+    assert found.lapses is not None
+    lapsing = reliability(lapsing_chance(tempered, found.lapses), right, range(5000)).ece.value
+    assert lapsing < 0.02 < reliability(tempered, right, range(5000)).ece.value - 0.01
 
 
 def test_pooling_is_isotonic_regression() -> None:
