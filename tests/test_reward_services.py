@@ -1,4 +1,4 @@
-"""Rewards that are attacked, served, and asked of a language model behind an endpoint."""
+"""Rewards that are served, and asked of a language model behind an endpoint."""
 
 import base64
 import json
@@ -21,52 +21,12 @@ from pixeval.images import write_png
 from pixeval.validation.pairwise_protocols import position_consistent_accuracy
 from reward_models.ask_judge import RewardJudgeConfig
 from reward_models.ask_judge import judge as ask
-from reward_models.attacks import ATTACKS, EPSILON, adversarial
-from reward_models.audit import RewardAuditConfig, attack, audit
 from reward_models.remote import RemoteReward
 from reward_models.serve import RewardServeConfig, score_items, serve, service
 from reward_models.sources import Source, open_source
 from reward_models.vlm_judge import VlmJudge
 
 JSON = {"Content-Type": "application/json"}
-
-
-def brightness(images: Tensor, prompts: Any = None) -> Tensor:
-    """A reward that is easily fooled."""
-    return images.flatten(1).mean(1) * 10
-
-
-def test_an_audit_tells_what_fools_a_reward(tmp_path: Path) -> None:
-    found = audit(RewardAuditConfig("clip_score", tmp_path / "card", images=4))
-    assert {mark["attack"] for mark in found["marks"]} >= {
-        "prompt swap",
-        "adversarial noise",
-        "pasted text",
-        "planted seam",
-    }
-    swapped = next(mark for mark in found["marks"] if mark["attack"] == "prompt swap")
-    assert swapped["verdict"] == "resists" and swapped["raised"]["value"] == 0
-    aimed = next(mark for mark in found["marks"] if mark["attack"] == "adversarial noise")
-    assert aimed["verdict"] == "fooled" and "adversarial noise" in found["fooled_by"]
-    assert json.loads((tmp_path / "card" / "card.json").read_text()) == found
-    assert (tmp_path / "card" / "card.html").read_text().count("<figure>") == len(found["marks"]) + 1
-    assert (tmp_path / "card" / "card.png").stat().st_size > 5000
-    with pytest.raises(InputError, match="does not judge single images"):
-        audit(RewardAuditConfig("sharpness", tmp_path / "x"))
-
-
-def test_a_reward_of_brightness_is_fooled_by_what_brightens() -> None:
-    images = [torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(k)) * 0.5 for k in range(6)]
-    marks, _ = attack(brightness, images, [f"<b>{k}</b>" for k in range(6)], True)
-    verdicts = {mark.attack: mark.verdict for mark in marks}
-    assert verdicts["pasted text"] == "fooled"  # a white bar
-    assert verdicts["mirrored"] == "resists"
-    assert verdicts["prompt swap"] == "blind"  # it should fall, and nothing happens
-    aimed = adversarial(brightness, images[0][None], ["p"])
-    torch.testing.assert_close(aimed[0], (images[0] + EPSILON).clamp(0, 1))
-    changed = {one.name: one.change(images[0], "seed") for one in ATTACKS}
-    assert all(c.min() >= 0 and c.max() <= 1 for c in changed.values())
-    assert changed["cropped"].shape == (3, 28, 28)
 
 
 @pytest.fixture(scope="module")
