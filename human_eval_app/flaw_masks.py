@@ -1,78 +1,30 @@
 """Flaw marks of annotators as images: masks for training, heat maps for reading.
 
-A heat map follows RichHF-18K (Liang et al. 2024, arXiv 2312.10240): a click stands for a disc whose radius is a
-twentieth of the image's height, and the maps of the annotators who judged an image are averaged, those without a mark
-included. Here a box stands for itself, and the mean is smoothed by a Gaussian of half the disc's radius.
+A heat map is the share of annotators who marked a place (:mod:`pixeval.flaw_marks`), smoothed by a Gaussian of half the
+disc's radius.
 
 A mask is what the trainers read (``trainers.flaw_maps``): white where anybody marked a major flaw, grey where only
 minor ones were marked, black elsewhere.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from pixeval.records import FlawMark, Severity, Vote, current_votes
+from pixeval.flaw_marks import RADIUS, Array, mark_shape, marked_share
+from pixeval.records import FlawMark
 
-Array = NDArray[np.float32]
 Mask = NDArray[np.uint8]
 
-RADIUS = 1 / 20
-"""Of the disc of a click, as a share of the image's height."""
 SMOOTHING = 0.5
 """Standard deviation of the Gaussian, as a share of the disc's radius."""
-WEIGHT: dict[Severity, float] = {"minor": 0.5, "major": 1.0}
-
-
-def marks_by_image(votes: Iterable[Vote]) -> dict[str, dict[str, tuple[FlawMark, ...]]]:
-    """By sample id, what each annotator who judged its flaws marked on it: nothing at all, perhaps.
-
-    Of votes about work and repeats that stand, neither skipped nor rejected; repeats add their marks to the
-    annotator's own.
-    """
-    found: dict[str, dict[str, tuple[FlawMark, ...]]] = defaultdict(dict)
-    for vote in current_votes(list(votes)):
-        if vote.question != "flaws" or vote.purpose not in ("work", "repeat") or vote.choice in ("skip", "reject"):
-            continue
-        for side, sample in (("left", vote.left), ("right", vote.right)):
-            own = tuple(mark for mark in vote.marks if mark.side == side)
-            found[sample][vote.annotator] = found[sample].get(vote.annotator, ()) + own
-    return dict(found)
-
-
-def mark_shape(marks: Iterable[FlawMark], width: int, height: int, weighted: bool = False) -> Array:
-    """H x W in [0, 1]: 1 within the marks of one annotator; where they overlap, the greatest.
-
-    Args:
-        marks: of one image.
-        width: of the image, in pixels, as is ``height``.
-        weighted: minor flaws count half.
-    """
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
-    shape = np.zeros((height, width), dtype=np.float32)
-    for mark in marks:
-        value = WEIGHT[mark.severity] if weighted else 1.0
-        x, y = mark.x * width, mark.y * height
-        if mark.width or mark.height:
-            # At least one pixel, however thin the box.
-            right, bottom = max(x + mark.width * width, x + 1), max(y + mark.height * height, y + 1)
-            inside = (columns >= x) & (columns < right) & (rows >= y) & (rows < bottom)
-        else:
-            inside = (columns - x) ** 2 + (rows - y) ** 2 <= max(RADIUS * height, 0.75) ** 2
-        shape = np.maximum(shape, np.where(inside, np.float32(value), np.float32(0)))
-    return shape
 
 
 def heat_map(by_annotator: Mapping[str, Iterable[FlawMark]], width: int, height: int) -> Array:
     """H x W in [0, 1]: share of annotators who marked a place, smoothed; 1 where everybody did."""
-    shapes = [mark_shape(marks, width, height) for marks in by_annotator.values()]
-    mean = np.mean(shapes, axis=0) if shapes else np.zeros((height, width), dtype=np.float32)
-    smooth: Array = gaussian_filter(mean.astype(np.float32), SMOOTHING * RADIUS * height)
+    smooth: Array = gaussian_filter(marked_share(by_annotator, width, height), SMOOTHING * RADIUS * height)
     return np.clip(smooth, 0, 1)
 
 
@@ -81,9 +33,3 @@ def flaw_mask(by_annotator: Mapping[str, Iterable[FlawMark]], width: int, height
     every = [mark for marks in by_annotator.values() for mark in marks]
     found: Mask = np.round(mark_shape(every, width, height, weighted=True) * 255).astype(np.uint8)
     return found
-
-
-def write_mask(mask: Mask, path: Path) -> None:
-    """An 8-bit greyscale PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask).save(path, "PNG")

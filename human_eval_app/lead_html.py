@@ -4,13 +4,13 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from html import escape as escape_html
 
-from human_eval_app.flaw_masks import RADIUS
 from human_eval_app.judged import Judged
 from human_eval_app.overview import Comparison, Overview
 from human_eval_app.planner import StudyPlan
 from human_eval_app.quality import AnnotatorQuality
 from human_eval_app.stopping import Declaration, Look
 from human_eval_app.texts import QUESTION_TEXTS
+from pixeval.flaw_marks import RADIUS
 from pixeval.records import FlawMark
 from pixeval.stats.interval import Interval
 

@@ -22,7 +22,7 @@ from PIL import Image
 from human_eval_app.answers import read_votes
 from human_eval_app.exclusion import declared_exclusion, excluded
 from human_eval_app.export import write_json, write_votes
-from human_eval_app.flaw_masks import flaw_mask, heat_map, marks_by_image
+from human_eval_app.flaw_masks import flaw_mask, heat_map
 from human_eval_app.overview import known_answers
 from human_eval_app.projects import Project
 from human_eval_app.quality import annotator_quality
@@ -30,6 +30,7 @@ from human_eval_app.schema import images
 from human_eval_app.store import Store
 from human_eval_app.study_facts import study_facts
 from pixeval.errors import InputError
+from pixeval.flaw_marks import marks_by_image
 from pixeval.pair_folder import export_pairs
 from pixeval.pairs import TiePolicy, from_votes
 from pixeval.records import Question, Vote, people_first

@@ -96,13 +96,15 @@ CHANGED_BY: dict[str, str] = {
     "high_band_error": "softness",
 }
 """By metric, what is done to the clean images; flaw metrics have the planted flaw that they should find."""
+AS_FOR = {"learned_flaw": "noise_flaw"}
+"""Of a metric of all kinds of flaws, the detector whose planted flaw is shown."""
 FOR_PHOTOGRAPHS = ("exposure", "niqe", "piqe", "brisque")
 """Metrics that white grounds and flat drawings mean nothing to."""
 
 
 def change_of(spec: MetricSpec) -> Change | PlantedFlaw:
     """What makes an image worse in the respect that a per-image metric judges."""
-    planted = next((flaw for flaw in PLANTED if flaw.detector == spec.name), None)
+    planted = next((flaw for flaw in PLANTED if flaw.detector == AS_FOR.get(spec.name, spec.name)), None)
     return planted or CHANGES[CHANGED_BY[spec.name]]
 
 

@@ -162,4 +162,20 @@ FLAWS: tuple[MetricSpec, ...] = (
         "Clear skies and wide margins count. All other flaws are about 0 on empty images: read them with this one.",
         differentiable=True,
     ),
+    MetricSpec(
+        "learned_flaw",
+        "flaws",
+        "mean of a map of all kinds of flaws, learned from planted ones and from your annotators' marks",
+        False,
+        0.0,
+        1.0,
+        "reward_models.flaw_map:learned_flaw",
+        "this project; trained and judged as in Liang et al. 2024, arXiv 2312.10240",
+        needs=("weights",),
+        weights="your own",
+        weights_format="folder that 'pixeval reward flaw-map' wrote",
+        min_side=16,
+        caution="Compares within one map. Knows what it learned from; unusual textures light up. It says where rather "
+        "than how much: thin seams hardly move its mean.",
+    ),
 )

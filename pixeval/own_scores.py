@@ -116,10 +116,10 @@ def own_scores(
         )
         if spec.family == "distribution":
             return _of_sets(spec, run, folder)
-        return _of_images(spec, run, folder, device)
+        return _of_images(spec, run, folder, (weights or {}).get(spec.name), device)
 
 
-def _of_images(spec: MetricSpec, run: Run, folder: Path, device: str) -> OwnScores:
+def _of_images(spec: MetricSpec, run: Run, folder: Path, weights: str | None, device: str) -> OwnScores:
     images = ImageSet.open(run)
     samples = {sample.id: sample for sample in images.samples}
     scores = [score for score in run.scores() if score.metric == spec.name and score.sample_id in samples]
@@ -129,7 +129,9 @@ def _of_images(spec: MetricSpec, run: Run, folder: Path, device: str) -> OwnScor
     failed = any(FAILED in r or NOT_FINITE in r for r in reasons.values()) or any(
         not _readable(images.file(samples[identity])) for identity in reasons
     )
-    scorer = load(spec) if spec.family == "flaws" and not spec.needs else None
+    scorer = load(spec, weights=weights) if spec.family == "flaws" else None
+    if "weights" in spec.needs and scorer is not None:
+        scorer = scorer.to(device)
     placed = []
     for place, share in PLACES.items() if values else ():
         value, identity = scored[round(share * (len(scored) - 1))]

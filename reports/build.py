@@ -248,7 +248,7 @@ def _suite(source: object) -> list[Prompt]:
 
 def _flaw_metrics(wanted: str | None, specs: Mapping[str, MetricSpec]) -> list[str]:
     if wanted is None:
-        return [name for name, spec in specs.items() if spec.family == "flaws"]
+        return [name for name, spec in specs.items() if spec.family == "flaws" and "weights" not in spec.needs]
     if wanted not in specs or specs[wanted].family != "flaws":
         known = ", ".join(name for name, spec in specs.items() if spec.family == "flaws")
         raise InputError(f"{wanted!r} is no metric with heat maps. Known: {known}.")

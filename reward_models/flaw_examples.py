@@ -1,24 +1,26 @@
 """What a flaw map learns from and is judged on: images with planted flaws, and images with marks of annotators."""
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pixeval.errors import InputError
+from pixeval.flaw_marks import marked_share, marks_by_image
 from pixeval.images import UnreadableImage, read_image
-from pixeval.records import FlawMark, counted_votes, people_first
+from pixeval.records import FlawMark, current_votes, people_first
 from pixeval.runs import Run
 from pixeval.validation.clean_images import SIDE, CleanImage, clean_images, sheets
 from pixeval.validation.drawn_images import drawn_image
 from pixeval.validation.planted_flaws import PLANTED, VISIBLE, PlantedFlaw, plant
 from pixeval.zoo.icons import load_icons
+from reward_models.planted import LEVELS
 
-POINT = 0.05
-"""Radius of the place that a mark without size stands for, as a share of the shorter side."""
-LEVELS = (2, 3, 4)
-"""Slight, medium and strong, in turn; level 1 can hardly be seen, and level 5 needs no teaching."""
+HELD_OUT, LEAST_MARKED = 0.2, 10
+"""Share of the prompts whose images are held out, and marked images from which on there is enough for it."""
 MORE_DRAWINGS, MORE_ICONS = range(106, 122), range(32, 96)
 """Drawings and icons beside those of the tuning set, and none of the report set's: with two drawings to learn from, 0.2
 to 0.75 of a sound new one was taken for flawed."""
@@ -68,41 +70,55 @@ def planted_examples(
                 yield Marked(planted.pixels, planted.mask, image.source, image.kind, flaw.name, level)
 
 
-def marked_examples(runs: Sequence[Run]) -> list[Marked]:
+@dataclass(frozen=True)
+class Annotated:
+    """An image of a run whose flaws annotators judged."""
+
+    file: Path
+    source: str
+    """Its prompt."""
+    by_annotator: Mapping[str, Sequence[FlawMark]]
+    """What each of them marked; nothing, perhaps."""
+
+    @property
+    def share(self) -> float:
+        """Of the annotators: those who marked something."""
+        return sum(map(bool, self.by_annotator.values())) / len(self.by_annotator)
+
+
+def annotated_images(runs: Sequence[Run]) -> list[Annotated]:
     """Images that annotators marked places of, and those of the same pairs that they left unmarked.
 
     Raises:
         InputError: marks on a sample that is in none of the runs.
     """
     files = {s.id: (run.image(s), s.prompt_id or s.id) for run in runs for s in run.samples()}
-    votes = {vote.id: vote for run in runs for vote in run.votes()}
-    marks: dict[str, list[FlawMark]] = {}
-    for vote in counted_votes(people_first(list(votes.values()))):
-        if vote.marks:
-            for side, sample in (("left", vote.left), ("right", vote.right)):
-                marks.setdefault(sample, []).extend(mark for mark in vote.marks if mark.side == side)
-    found = []
-    for sample, placed in marks.items():
-        if sample not in files:
-            raise InputError(f"sample {sample!r} has marks but is in none of the runs; give all that were labelled")
+    votes = current_votes(people_first(list({vote.id: vote for run in runs for vote in run.votes()}.values())))
+    shown = marks_by_image(vote for vote in votes if vote.marks)
+    if lost := next((sample for sample in shown if sample not in files), None):
+        raise InputError(f"sample {lost!r} has marks but is in none of the runs; give all that were labelled")
+    return [Annotated(*files[sample], marks) for sample, marks in marks_by_image(votes).items() if sample in shown]
+
+
+def hold_out(images: Sequence[Annotated], seed: int) -> tuple[list[Annotated], list[Annotated]]:
+    """Those to learn from and, of :data:`HELD_OUT` of the prompts, those to be judged on.
+
+    There are none of the second where fewer than :data:`LEAST_MARKED` are marked, or all are of one prompt.
+    """
+    prompts = sorted({image.source for image in images})
+    if len(prompts) < 2 or sum(image.share > 0 for image in images) < LEAST_MARKED:
+        return list(images), []
+    held = set(random.Random(seed).sample(prompts, max(1, round(HELD_OUT * len(prompts)))))
+    return [one for one in images if one.source not in held], [one for one in images if one.source in held]
+
+
+def marked_examples(images: Iterable[Annotated], problems: list[str]) -> Iterator[Marked]:
+    """The images with the share of annotators who marked a place; ``problems`` tells of files that cannot be read."""
+    for one in images:
         try:
-            pixels = read_image(files[sample][0])
-        except UnreadableImage:
+            pixels = read_image(one.file)
+        except UnreadableImage as error:
+            problems.append(f"{one.file}: {error}")
             continue
-        mask = mask_of(placed, pixels.shape[-2], pixels.shape[-1])
-        found.append(Marked(pixels, mask, files[sample][1], by_people=True))
-    return found
-
-
-def mask_of(marks: Sequence[FlawMark], height: int, width: int) -> Tensor:
-    """H x W: 1 in the boxes, and within ``POINT`` of marks without size."""
-    rows, columns = (torch.arange(height)[:, None] + 0.5) / height, (torch.arange(width)[None] + 0.5) / width
-    mask = torch.zeros(height, width, dtype=torch.bool)
-    for mark in marks:
-        if mark.width > 0 and mark.height > 0:
-            inside = (rows >= mark.y) & (rows <= mark.y + mark.height)
-            mask |= inside & (columns >= mark.x) & (columns <= mark.x + mark.width)
-        else:
-            short = min(height, width)
-            mask |= torch.hypot((rows - mark.y) * height / short, (columns - mark.x) * width / short) <= POINT
-    return mask.float()
+        mask = torch.from_numpy(marked_share(one.by_annotator, pixels.shape[-1], pixels.shape[-2]))
+        yield Marked(pixels, mask, one.source, by_people=True, rating=1 - one.share)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from pixeval.catalog import load, select
 from pixeval.errors import InputError
+from pixeval.images import check_images
 from pixeval.weight_files import digest, read_weights
 from reward_models.flaw_examples import Marked
 
@@ -26,7 +27,7 @@ CELL = 4
 """Side in pixels of the places that are judged."""
 WIDTH, DILATIONS = 12, (1, 2, 4, 8)
 MOST_CELLS = 64
-"""Side of the largest part of an image that is kept to learn from: memory, where images are large and many."""
+"""Side of the part of a larger image that is kept to learn from: memory, where images are large and many."""
 BATCH, STEPS, RATE, DECAY = 32, 600, 9e-3, 1e-2
 SOUND = 0.25
 """Share of sound images in a batch."""
@@ -49,7 +50,7 @@ class FlawMap:
         self._detectors = [load(spec) for spec in select(detectors)]
         self.net = net.eval().requires_grad_(False)
         told = "/".join(str(detector.fingerprint) for detector in self._detectors)
-        self.fingerprint = f"flaw_map/2/{digest(net.state_dict())}/{told}"
+        self.fingerprint = f"flaw_map/3/{digest(net.state_dict())}/{told}"
 
     def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """(N,) means of the map."""
@@ -57,12 +58,17 @@ class FlawMap:
 
     def heatmap(self, images: Tensor) -> Tensor:
         """N x H x W in [0, 1]: how probable it is that a place is flawed."""
-        return self.spread(cells(self._detectors, images), images.shape[-2:])
+        return self.spread(cells(self._detectors, check_images(images)), images.shape[-2:])
 
     def spread(self, found: Tensor, size: Sequence[int]) -> Tensor:
-        """N x H x W in [0, 1] of the given size, from what :func:`cells` gave."""
-        logits = F.interpolate(self.net(found), tuple(size), mode="bilinear")[:, 0]
-        return torch.sigmoid(logits)
+        """N x H x W in [0, 1] of the given size, from what :func:`cells` gave; the last cells may stick out of it."""
+        logits = F.interpolate(self.net(found), scale_factor=float(CELL), mode="bilinear")[:, 0]
+        return torch.sigmoid(logits[:, : size[0], : size[1]])
+
+    def to(self, device: str) -> "FlawMap":
+        """Move the weights; returns itself."""
+        self.net.to(device)
+        return self
 
     def save(self, folder: Path) -> None:
         """Write ``flaw_map.json`` and ``flaw_map.safetensors``."""
@@ -89,8 +95,13 @@ class FlawMap:
                 f"{folder} holds no flaw map ({reason}); make one with 'pixeval reward flaw-map'"
             ) from error
         if found.fingerprint != told.get("fingerprint"):
-            raise InputError(f"{folder} was trained with other versions of the flaw detectors; train it again")
+            raise InputError(f"{folder} was made by other versions of the flaw map and its detectors; train it again")
         return found
+
+
+def learned_flaw(source: str) -> FlawMap:
+    """The metric of that name, from a folder of 'pixeval reward flaw-map'; raises as :meth:`FlawMap.load`."""
+    return FlawMap.load(Path(source))
 
 
 def network(detectors: int) -> nn.Module:
@@ -138,21 +149,47 @@ def flaw_detectors() -> list[str]:
     return [spec.name for spec in select(["flaws"]) if not spec.needs]
 
 
-def lessons(examples: Iterable[Marked], progress: bool = False) -> list[Lesson]:
-    """All that a map learns from, with the heat of every detector; the slow part."""
+def lessons(examples: Iterable[Marked], seed: int = 0, progress: bool = False) -> list[Lesson]:
+    """All that a map learns from, with the heat of every detector; the slow part.
+
+    Args:
+        examples: any size; of large ones only a part is kept (:func:`part_of`), in cells of the same size.
+        seed: of the parts.
+        progress: whether to show it.
+    """
+    generator = torch.Generator().manual_seed(seed)
     detectors = [load(spec) for spec in select(flaw_detectors())]
     found = []
     for one in tqdm(examples, desc="flaw map", file=sys.stderr, disable=not progress):
         with torch.no_grad():
             heat = cells(detectors, one.pixels[None])
             mask = F.avg_pool2d(one.mask[None, None], CELL, ceil_mode=True)
-            factor = MOST_CELLS / max(heat.shape[-2:])
-            if factor < 1:
-                height, width = (max(1, round(side * factor)) for side in heat.shape[-2:])
-                heat, mask = (F.adaptive_avg_pool2d(part, (height, width)) for part in (heat, mask))
-        group = ("marked" if one.by_people else "planted") if one.mask.any() else "sound"
-        found.append(Lesson(heat[0].half(), mask[0], group))
+        part = part_of(mask[0, 0], generator)
+        heat, mask = heat[0][:, *part].half().clone(), mask[0][:, *part].clone()
+        group = ("marked" if one.by_people else "planted") if mask.any() else "sound"
+        found.append(Lesson(heat, mask, group))
     return found
+
+
+def part_of(mask: Tensor, generator: torch.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a random part of at most :data:`MOST_CELLS` a side, with a flawed place where there is one.
+
+    Args:
+        mask: h x w, above 0 where cells are flawed.
+        generator: of the choice; the whole of a small image needs none.
+    """
+    if max(mask.shape) <= MOST_CELLS:
+        return slice(None), slice(None)
+    places = mask.nonzero()
+    shown = places[_number(generator, 0, len(places) - 1)].tolist() if len(places) else None
+    found = []
+    for axis, side in enumerate(mask.shape):
+        low, high = 0, max(0, side - MOST_CELLS)
+        if shown is not None:
+            low, high = min(high, max(0, shown[axis] - MOST_CELLS + 1)), min(high, shown[axis])
+        start = _number(generator, low, high)
+        found.append(slice(start, start + MOST_CELLS))
+    return found[0], found[1]
 
 
 def fit_map(taught: Sequence[Lesson], seed: int = 0, steps: int = STEPS) -> FlawMap:
@@ -186,19 +223,19 @@ def fit_map(taught: Sequence[Lesson], seed: int = 0, steps: int = STEPS) -> Flaw
 
 def _batch(drawn: Sequence[Lesson], generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Parts of one size at random places, turned and mirrored, each heat a little stronger or weaker."""
-
-    def number(low: int, high: int) -> int:
-        return int(torch.randint(low, high + 1, (1,), generator=generator))
-
-    side = min(number(*CROP), *(min(one.mask.shape[-2:]) for one in drawn))
+    side = min(_number(generator, *CROP), *(min(one.mask.shape[-2:]) for one in drawn))
     parts, masks = [], []
     for one in drawn:
-        top, left = number(0, one.mask.shape[-2] - side), number(0, one.mask.shape[-1] - side)
+        top, left = (_number(generator, 0, length - side) for length in one.mask.shape[-2:])
         parts.append(one.cells[:, top : top + side, left : left + side])
         masks.append(one.mask[:, top : top + side, left : left + side])
     x, y = torch.stack(parts).float(), torch.stack(masks)
     factors = 1 + JITTER * torch.randn(len(x), x.shape[1], 1, 1, generator=generator)
     x = x * factors.clamp(0.3, 2)
-    quarters, mirrored = number(0, 3), number(0, 1)
+    quarters, mirrored = _number(generator, 0, 3), _number(generator, 0, 1)
     x, y = torch.rot90(x, quarters, (2, 3)), torch.rot90(y, quarters, (2, 3))
     return (x.flip(3), y.flip(3)) if mirrored else (x, y)
+
+
+def _number(generator: torch.Generator, low: int, high: int) -> int:
+    return int(torch.randint(low, high + 1, (1,), generator=generator))

@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixeval.catalog import load, select
+from pixeval.flaw_marks import mark_shape
 from pixeval.images import to_uint8
 from pixeval.records import FlawMark
 from pixeval.validation.clean_images import clean_images
 from pixeval.validation.localisation import correlation
 from pixeval.validation.planted_flaws import LEVELS, MEDIUM, PLANTED
 from pixeval.validation.rank_figures import auc
-from reward_models.flaw_examples import Marked, mask_of, planted_examples, training_images
+from reward_models.flaw_examples import Marked, planted_examples, training_images
 from reward_models.flaw_figures import Judged, agreement, judge, summary
 from reward_models.flaw_map import CELL, FlawMap, Lesson, fit_map, flaw_detectors, lessons
 from reward_models.train_flaw_map import figures
@@ -97,7 +98,8 @@ def noisy_mask(one: Marked, generator: torch.Generator) -> Tensor:
     moved = [SHIFT * (2 * shift - 1) for shift in shifts]
     y, x = max(0.0, (top + moved[0] * tall) / height), max(0.0, (left + moved[1] * wide) / width)
     y2, x2 = min(1.0, (bottom + moved[2] * tall) / height), min(1.0, (right + moved[3] * wide) / width)
-    return mask_of([FlawMark("left", "artifact", "major", x, y, x2 - x, y2 - y)], height, width)
+    box = FlawMark("left", "artifact", "major", x, y, x2 - x, y2 - y)
+    return torch.from_numpy(mark_shape([box], width, height))
 
 
 def report() -> Iterator[Marked]:

@@ -11,9 +11,9 @@ from pixeval.errors import InputError
 from pixeval.runs import Run
 from pixeval.validation.clean_images import clean_images
 from pixeval.validation.planted_flaws import MEDIUM
-from reward_models.flaw_examples import marked_examples, planted_examples, training_images
+from reward_models.flaw_examples import annotated_images, hold_out, marked_examples, planted_examples, training_images
 from reward_models.flaw_figures import Judged, agreement, judge, summary
-from reward_models.flaw_map import STEPS, FlawMap, fit_map, lessons
+from reward_models.flaw_map import STEPS, fit_map, lessons
 from reward_models.richhf import richhf_examples
 
 
@@ -45,23 +45,27 @@ def train_map(config: FlawMapConfig) -> dict[str, Any]:
         raise InputError("RichHF-18K has no images: give both --richhf and --images, the images of Pick-a-Pic")
     if config.richhf_images < 1:
         raise InputError(f"--richhf-images must be at least 1, got {config.richhf_images}")
-    marked = marked_examples([Run.open(path) for path in config.runs])
     problems: list[str] = []
-    taught = lessons(marked, progress=True)
+    marked, held = hold_out(annotated_images([Run.open(path) for path in config.runs]), config.seed)
+    taught = lessons(marked_examples(marked, problems), config.seed, progress=True)
     if config.richhf is not None and config.images is not None:
         people = richhf_examples(config.richhf, config.images, "train", config.richhf_images, problems)
-        taught += lessons(people, progress=True)
+        taught += lessons(people, config.seed, progress=True)
     learned = len(taught)
-    taught += lessons(planted_examples(training_images()), progress=True)
+    taught += lessons(planted_examples(training_images()), config.seed, progress=True)
     found = fit_map(taught, config.seed, STEPS)
     found.save(config.out)
     told: dict[str, Any] = {
         "out": str(config.out),
         "marked_images": learned,
+        "held_out_images": len(held),
         "planted": figures(judge(found.heatmap, planted_examples(clean_images("report"), (MEDIUM,)))),
     }
+    if held:
+        told["held-out marks"] = of_people(judge(found.heatmap, marked_examples(held, problems)))
     if config.richhf is not None and config.images is not None:
-        told["RichHF-18K test"] = _richhf(found, config.richhf, config.images, config.richhf_images, problems)
+        people = richhf_examples(config.richhf, config.images, "test", config.richhf_images, problems)
+        told["RichHF-18K test"] = of_people(judge(found.heatmap, people))
     told["left_out"] = problems
     (config.out / "figures.json").write_text(json.dumps(told, indent=1) + "\n")
     return told
@@ -78,9 +82,11 @@ def figures(judged: list[Judged]) -> dict[str, Any]:
     }
 
 
-def _richhf(found: FlawMap, folder: Path, images: Path, most: int, problems: list[str]) -> dict[str, Any]:
-    """The figures of the paper, and how the means of the maps agree with the artefact scores (their negatives)."""
-    judged = judge(found.heatmap, richhf_examples(folder, images, "test", most, problems))
+def of_people(judged: list[Judged]) -> dict[str, Any]:
+    """The figures of RichHF-18K's paper, and how the means of the maps agree with what people said of whole images.
+
+    That is the negative of the rating: the share of annotators who marked something, or the artefact score.
+    """
     told = summary(judged)
     ratings = [-one.rating for one in judged if one.rating is not None]
     if len(set(ratings)) > 1 and len(ratings) > 2 and len({one.mean for one in judged}) > 1:

@@ -10,7 +10,7 @@ from lead_study import LEFT_MARK, LeadStudy, always_left, careful
 from PIL import Image
 
 from human_eval_app.exclusion import ExclusionRule, declare_exclusion
-from human_eval_app.flaw_masks import flaw_mask, heat_map, mark_shape, marks_by_image
+from human_eval_app.flaw_masks import flaw_mask, heat_map
 from human_eval_app.schedule import Design
 from human_eval_app.serve import LabelConfig, label
 from human_eval_app.stopping import StoppingRule
@@ -19,6 +19,7 @@ from human_eval_app.study_export import ExportConfig, export_study
 from pixeval.cli import parse
 from pixeval.config_file import words_of
 from pixeval.errors import InputError
+from pixeval.flaw_marks import mark_shape, marks_by_image
 from pixeval.pair_folder import load_pairs
 from pixeval.records import FlawMark, counted_votes
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pixeval.catalog import find, load
+from pixeval.catalog import CATALOG, find, load
 from pixeval.errors import InputError
 from pixeval.images import EXTENSIONS, UnreadableImage, read_image
+from pixeval.metric_spec import MetricSpec
 from pixeval.protocols import FlawScorer
+from pixeval.weights import parse_weights
 
 COLUMN = "column"
 """``FlawConfig.maps`` for maps that lie in the data themselves."""
@@ -28,6 +30,8 @@ class FlawConfig:
     .png; or 'column' for the column flaw_map of the data (for pairs: chosen_flaw_map and rejected_flaw_map)."""
     detectors: tuple[str, ...] = ()
     """Flaw metrics whose heat maps are added; they are run on the training images once, before training."""
+    weights: tuple[str, ...] = ()
+    """NAME=PATH for those whose weights are not bundled, as in learned_flaw=maps/mine."""
     kappa: float = 4.0
     """Marked places count 1 + kappa times as much; of losers in pairs, and of SFT images. -1 leaves them out."""
     winner_kappa: float = 0.0
@@ -43,7 +47,8 @@ class FlawMaps:
     """Makes one map per training image; reads marks and runs detectors.
 
     Raises:
-        InputError: an unknown detector, a metric without heat maps, a missing folder, or kappa below -1.
+        InputError: an unknown detector, one without heat maps or without its weights, a missing folder, or kappa below
+            -1.
     """
 
     def __init__(self, config: FlawConfig, device: torch.device) -> None:
@@ -57,12 +62,12 @@ class FlawMaps:
         self._device = device
         self._detectors: list[FlawScorer] = []
         self._least = 1
+        weights = parse_weights(config.weights, CATALOG)
         for name in config.detectors:
             spec = find(name)
-            detector = load(spec) if spec.family == "flaws" else None
-            if not isinstance(detector, FlawScorer):
+            if spec.family != "flaws":
                 raise InputError(f"{name} has no heat maps; give metrics of the family flaws")
-            self._detectors.append(detector)
+            self._detectors.append(_detector(spec, weights.get(name), device))
             self._least = max(self._least, spec.min_side)
 
     def marks_of(self, name: str) -> Tensor | None:
@@ -115,6 +120,14 @@ class FlawMaps:
             )
         if self.columns and not self.found:
             raise InputError(f"{source} has no flaw maps in its columns; add flaw_map, or give a folder of maps")
+
+
+def _detector(spec: MetricSpec, weights: str | None, device: torch.device) -> FlawScorer:
+    if "weights" in spec.needs and weights is None:
+        raise InputError(f"{spec.name} needs weights; give flaws.weights {spec.name}=PATH ({spec.weights_format})")
+    loaded = load(spec, weights=weights)
+    found: FlawScorer = loaded if weights is None else loaded.to(str(device))
+    return found
 
 
 def rows_of(maps: Sequence[Tensor] | None, rows: Tensor, flips: Tensor | None = None) -> Tensor | None:

@@ -123,7 +123,8 @@ def score(config: ScoreConfig) -> dict[str, Any] | None:
         return None
     summary = summarise(run, names, left_out)
     if config.heatmaps:
-        flaws = [LoadedMetric(spec, load(spec)) for spec in specs if spec.family == "flaws" and not spec.needs]
+        weights = parse_weights(config.weights, CATALOG)
+        flaws, _ = _load([spec for spec in specs if spec.family == "flaws"], None, (), {}, weights, device)
         summary["heatmaps"] = write_heatmaps(run, flaws, batch_size, device, progress=True)
     return summary
 
