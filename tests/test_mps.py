@@ -118,7 +118,7 @@ def test_it_is_the_authors_arithmetic(folder: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr("pixeval.metrics.mps.RELATED", threshold)
         expected = [hand.score(image, prompt, threshold) for image, prompt in zip(images, PROMPTS, strict=True)]
         found = Mps(str(folder))(images, PROMPTS)
-        torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-5, atol=1e-5)
         assert len(set(found.tolist())) == 3
     left_out = [int((hand.shares(prompt) <= threshold).sum()) for prompt in set(PROMPTS)]
     assert any(0 < count < 77 for count in left_out), "the mask must leave some words out for this to test it"

@@ -33,7 +33,10 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
 )
 
@@ -175,16 +178,18 @@ def write_llava(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+QWEN_MARKS = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "vision_bos_token": "<|vision_start|>",
+    "vision_eos_token": "<|vision_end|>",
+}
+
+
 def write_qwen(folder: Path, seed: int = 0) -> Path:
     """A model whose number of image tokens follows from the size of the image."""
-    marks = {
-        "image_token": "<|image_pad|>",
-        "video_token": "<|video_pad|>",
-        "vision_bos_token": "<|vision_start|>",
-        "vision_eos_token": "<|vision_end|>",
-    }
-    tokenizer = word_tokenizer(**marks)
-    token = {name: tokenizer.convert_tokens_to_ids(mark) for name, mark in marks.items()}
+    tokenizer = word_tokenizer(**QWEN_MARKS)
+    token = {name: tokenizer.convert_tokens_to_ids(mark) for name, mark in QWEN_MARKS.items()}
     sizes = {"hidden_size": 32, "intermediate_size": 48}
     patches = {"patch_size": 8, "spatial_merge_size": 2, "window_size": 32, "fullatt_block_indexes": [1]}
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
@@ -208,6 +213,39 @@ def write_qwen(folder: Path, seed: int = 0) -> Path:
         video_processor=Qwen2VLVideoProcessor(patch_size=8, merge_size=2),
         chat_template=CHAT.replace("<image> ", "<|vision_start|><|image_pad|><|vision_end|>"),
     ).save_pretrained(folder)
+    return folder
+
+
+def write_hps_v3(folder: Path, seed: int = 0) -> Path:
+    """A Qwen2-VL with a reward token and a head, its image processor as published."""
+    tokenizer = word_tokenizer(**QWEN_MARKS)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|Reward|>"]})
+    token = {name: tokenizer.convert_tokens_to_ids(mark) for name, mark in QWEN_MARKS.items()}
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
+    config = Qwen2VLConfig(
+        text_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+        | {"num_key_value_heads": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 512}
+        | {"rope_parameters": rope, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3},
+        vision_config={"embed_dim": 32, "hidden_size": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
+        | {"patch_size": 14, "spatial_merge_size": 2},
+        image_token_id=token["image_token"],
+        video_token_id=token["video_token"],
+        vision_start_token_id=token["vision_bos_token"],
+        vision_end_token_id=token["vision_eos_token"],
+    )
+    random_model(Qwen2VLForConditionalGeneration, config, seed).save_pretrained(folder)
+    generator = torch.Generator().manual_seed(seed + 1)
+    shapes = {"0": (12, 32), "3": (6, 12), "5": (2, 6)}
+    weights = {f"rm_head.{k}.weight": torch.randn(shape, generator=generator) for k, shape in shapes.items()}
+    weights |= {f"rm_head.{k}.bias": torch.randn(shape[0], generator=generator) for k, shape in shapes.items()}
+    save_file(load_file(folder / "model.safetensors") | weights, folder / "model.safetensors", {"format": "pt"})
+    Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(),  # which by itself keeps the sizes of most images
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=CHAT.replace("<image> ", "<|vision_start|><|image_pad|><|vision_end|>"),
+    ).save_pretrained(folder)
+    (folder / "instruction.txt").write_text("does this figure show {text_prompt} ? <|Reward|>\n")
     return folder
 
 

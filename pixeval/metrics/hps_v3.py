@@ -24,7 +24,7 @@ PLACE = "{text_prompt}"
 HEAD_LAYERS = ("0", "3", "5")
 """Names of the head's linear maps in the state dict; between them ReLU, and dropout in training."""
 PIXELS = 256 * 28 * 28
-"""To which every image is resized by the published processor, keeping its shape."""
+"""To which the authors' program resizes every image, large or small, as nearly as its shape and whole patches allow."""
 
 
 class HpsV3:
@@ -57,7 +57,7 @@ class HpsV3:
         self.to("cpu")
         told = hashlib.sha256(self.instruction.encode()).hexdigest()[:6]
         weights = digest({**self.model.state_dict(), **{f"rm_head.{k}": v for k, v in self.head.state_dict().items()}})
-        self.fingerprint = f"{self.name}/1/{weights}-{told}"
+        self.fingerprint = f"{self.name}/2/{weights}-{told}"
 
     def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """(N,) float32 for N x 3 x H x W images in [0, 1] and their prompts; images go through 8 bits.
@@ -94,7 +94,9 @@ class HpsV3:
         message = [{"role": "user", "content": content}]
         text = self.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
         picture = Image.fromarray(to_uint8(image)[0])
-        inputs = self.processor(images=[picture], text=[text], return_tensors="pt").to(self.model.device)
+        sizes = {"size": {"shortest_edge": PIXELS, "longest_edge": PIXELS}}
+        inputs = self.processor(images=[picture], text=[text], images_kwargs=sizes, return_tensors="pt")
+        inputs = inputs.to(self.model.device)
         length = inputs["input_ids"].shape[1]
         places = torch.arange(length, device=self.model.device).view(1, 1, -1).expand(3, 1, -1)
         with torch.no_grad():
