@@ -4,10 +4,13 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +22,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from test_training import StopError, paint, preference_config, sft_config, stop_at, tree
+from test_training import preference_config, sft_config
+from tiny_data import paint, tree
 from tiny_flow_models import save_tiny_flow
 from tiny_models import CAPTIONS, RESOLUTION, save_tiny
+from tokenizers.normalizers import Lowercase
+from training_process import StopError, start, stop_at, train_and_count_as
 
 from pixeval.errors import InputError
 from pixeval.pair_folder import export_pairs
@@ -29,14 +35,16 @@ from pixeval.records import Pair
 from trainers.data import captioned_latents, paired_latents
 from trainers.data_order import Batch, Order, batch_rows, drawn
 from trainers.families.detect import load
+from trainers.flaw_maps import FlawConfig, FlawMaps
 from trainers.framing import bucket_sizes, nearest_bucket
 from trainers.image_sets import read_captioned
-from trainers.latent_cache import LatentRows
+from trainers.latent_cache import LatentRows, latent_folder, text_folder
 from trainers.latents import Posterior
+from trainers.pair_draws import REFERENCE_FILE
 from trainers.pair_sets import ReadPair, read_pairs
 from trainers.preference import train_preference
 from trainers.sft import SftConfig, train_sft
-from trainers.tables import DatasetConfig, open_tables
+from trainers.tables import DatasetConfig, decode_cell, open_tables
 
 SIZE = (RESOLUTION, RESOLUTION)
 
@@ -115,6 +123,81 @@ def test_pick_a_pic_as_it_is_published(world: Path, tmp_path: Path) -> None:
     assert run.info["data"]["used"] == 4
 
 
+def test_only_files_of_the_hub_and_its_caches_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they stand in rows of image folders, also where the cache is behind a link; other paths could be anything."""
+    import datasets
+    import huggingface_hub
+
+    for name in ("disk", "hub", "mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "cache").symlink_to("disk")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("disk", "hub", "mine"):
+        (tmp_path / name / "x.png").write_bytes(picture(0))
+        with zipfile.ZipFile(tmp_path / name / "images.zip", "w") as archive:
+            archive.writestr("x.png", picture(1))
+    expected = decode_cell({"bytes": picture(0), "path": None}, "x")
+    for path in ("cache/x.png", "disk/x.png", "hub/x.png"):
+        found = decode_cell({"bytes": None, "path": str(tmp_path / path)}, "x")
+        assert isinstance(found, torch.Tensor) and isinstance(expected, torch.Tensor) and torch.equal(found, expected)
+    packed = decode_cell({"bytes": None, "path": f"zip://x.png::{tmp_path}/cache/images.zip"}, "x")
+    assert isinstance(packed, torch.Tensor) and not torch.equal(packed, expected)
+    (tmp_path / "hub" / "images.zip").write_bytes(b"PK")
+    damaged = decode_cell({"bytes": None, "path": f"zip://x.png::{tmp_path}/hub/images.zip"}, "x")
+    assert "cannot read" in str(damaged)
+    opened: list[str] = []
+    monkeypatch.setattr("fsspec.open", lambda path, mode: opened.append(path) or io.BytesIO(picture(0)))
+    allowed = ["hf://datasets/owner/name/x.png", "zip://images/x.png::hf://datasets/owner/name/images.zip"]
+    refused = [
+        f"{tmp_path}/mine/x.png", f"zip://x.png::{tmp_path}/mine/images.zip", f"file://{tmp_path}/mine/x.png::hf://a/b",
+        f"{tmp_path}/cache/../mine/x.png", "a\0b", "https://example.org/x.png", "",
+    ]  # fmt: skip
+    for path in allowed:
+        assert isinstance(decode_cell({"bytes": None, "path": path}, "x"), torch.Tensor)
+    for path in refused:
+        assert decode_cell({"bytes": None, "path": path}, "x") == "holds no image"
+    assert opened == allowed
+
+
+def test_text_that_is_not_utf_8_is_one_bad_row(tmp_path: Path) -> None:
+    texts = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"\xe9", b"c"]).buffers())
+    pq.write_table(pa.table({"text": texts, "image": [picture(i) for i in range(3)]}), tmp_path / "latin.parquet")
+    found = list(read_captioned(tmp_path / "latin.parquet"))
+    assert [(entry.caption, isinstance(entry.image, str)) for entry in found] == [
+        ("a", False),
+        ("", True),
+        ("c", False),
+    ]
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_soft_labels_that_are_no_preference_leave_a_pair_out(published: bool, tmp_path: Path) -> None:
+    """The same for both kinds of tables: nothing and NaN are certainty, and the wrong way round is an error."""
+    columns = ("jpg_0", "jpg_1") if published else ("chosen", "rejected")
+    row = {**dict(zip(columns, (picture(0), picture(1)), strict=True)), "prompt": "a"}
+    row |= {"label_0": 1.0, "label_1": 0.0} if published else {}
+
+    def read(labels: list[Any], ties: Any = "drop") -> list[Any]:
+        file = tmp_path / "pairs.parquet"
+        pq.write_table(pa.Table.from_pylist([row | {"soft_label": label} for label in labels]), file)
+        found = read_pairs(file, False, DatasetConfig(ties=ties))
+        return [pair.soft_label if isinstance(pair, ReadPair) else pair.kind for pair in found]
+
+    assert read([0.7, math.nan, None, 0.2, 0.0, math.inf, 0.5, 1.0]) == [
+        0.7, 1.0, 1.0, "label", "label", "label", "tie", 1.0
+    ]  # fmt: skip
+    assert read([0.5], "half") == [0.5]
+    assert read(["0.7", "x", None]) == ["label", "label", 1.0]
+
+
+def test_labels_that_are_no_numbers_are_no_labels(tmp_path: Path) -> None:
+    row = {"jpg_0": picture(0), "jpg_1": picture(1), "caption": "a"}
+    pq.write_table(pa.Table.from_pylist([row | {"label_0": "yes", "label_1": "no"}]), tmp_path / "pairs.parquet")
+    assert [pair.kind for pair in read_pairs(tmp_path / "pairs.parquet", False, DatasetConfig())
+            if not isinstance(pair, ReadPair)] == ["no label"]  # fmt: skip
+
+
 def test_our_own_export_is_the_same_data_in_both_of_its_tables(world: Path) -> None:
     own, published = (
         [pair for pair in read_pairs(world / name, False, DatasetConfig()) if isinstance(pair, ReadPair)]
@@ -179,6 +262,81 @@ def test_a_stream_of_any_length_is_read_in_bounded_memory(tmp_path: Path, monkey
     monkeypatch.setattr("trainers.image_sets.decode_cell", decode)
     assert len(list(read_captioned(tmp_path / "long.parquet", config=DatasetConfig(max_rows=3)))) == 3
     assert len(decoded) == 3
+
+
+def test_bad_lines_of_metadata_are_named_and_the_rest_is_read(world: Path, tmp_path: Path) -> None:
+    lines = [
+        b'\xef\xbb\xbf{"file_name": "0.png", "text": "a line \xe2\x80\xa8 separator"}',
+        b'{"text": "no name"}', b'{"file_name": "0.png"}', b'{"file_name": "0.png", "text":', b"[1]", b"[" * 100_000,
+        b'{"file_name": "0.png", "text": "latin \xe9"}', b'{"file_name": "a\\u0000b.png", "text": "a"}',
+        b'{"file_name": "\\ud800.png", "text": "a"}', b'{"file_name": "0.png", "text": "half \\ud83d"}', b"",
+        b'{"file_name": "0.png", "text": 5}', b'{"file_name": "0.png", "text": "last"}',
+    ]  # fmt: skip
+    expected = [
+        ("metadata.jsonl, line 2", "has no file_name", "row"), ("metadata.jsonl, line 3", "has no text", "caption"),
+        ("metadata.jsonl, line 4", "is not JSON", "row"), ("metadata.jsonl, line 5", "is no JSON object", "row"),
+        ("metadata.jsonl, line 6", "is not JSON", "row"), ("metadata.jsonl, line 7", "is not JSON", "row"),
+        ("a\0b.png", "is no name", "image"), ("\ud800.png", "is no name", "image"),
+        ("0.png", "is not Unicode", "caption"), ("0.png", "has no caption", "caption"),
+    ]  # fmt: skip
+    (tmp_path / "0.png").write_bytes(picture(0))
+    (tmp_path / "metadata.jsonl").write_bytes(b"\n".join(lines))
+    model = load(world / "models/sd-epsilon")
+    data = captioned_latents(model, tmp_path, SIZE)
+    assert data.texts.prompts == ("", "a line \u2028 separator", "last")
+    for skipped, (name, reason, kind) in zip(data.skipped, expected, strict=True):
+        assert (skipped.name, skipped.kind) == (name, kind) and reason in skipped.reason
+    (tmp_path / "metadata.jsonl").write_bytes(b"\n".join(lines[1:3]))
+    with pytest.raises(
+        InputError, match=r"1 by row, 1 by caption\. First problem: metadata\.jsonl, line 1: has no file"
+    ):
+        captioned_latents(model, tmp_path, SIZE)
+
+
+def test_bad_rows_of_a_csv_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    rows = [
+        b"\xef\xbb\xbffile_name,text", b'0.png,"two\nlines"', b"0.png," + b"x" * 200_000, b"0.png", b",a",
+        b"0.png,latin \xe9", b"0.png,last,one too many",
+    ]  # fmt: skip
+    (tmp_path / "0.png").write_bytes(picture(0))
+    (tmp_path / "metadata.csv").write_bytes(b"\r\n".join(rows))
+    found = list(read_captioned(tmp_path))
+    assert [entry.caption for entry in found if not isinstance(entry.image, str)] == ["two\nlines", "last"]
+    left_out = [(entry.name, entry.fault) for entry in found if isinstance(entry.image, str)]
+    assert left_out == [
+        ("metadata.csv, line 4", "row"), ("0.png", "caption"), ("metadata.csv, line 6", "row"), ("0.png", "caption")
+    ]  # fmt: skip
+
+
+def test_links_are_followed_and_names_do_not_leave_the_folder(tmp_path: Path) -> None:
+    """A snapshot of the hub's cache is links into its blobs."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "1a2b"
+    for folder in (blobs, snapshot / "images"):
+        folder.mkdir(parents=True)
+    (blobs / "f00d").write_bytes(picture(0))
+    (blobs / "cafe").write_text("a caption")
+    (snapshot / "images" / "0.png").symlink_to("../../../blobs/f00d")
+    (snapshot / "images" / "0.txt").symlink_to("../../../blobs/cafe")
+    names = ["images/0.png", "images/../../../blobs/f00d", str(blobs / "f00d"), "../1a2b/images/0.png"]
+    lines = "".join(json.dumps({"file_name": name, "text": "a caption"}) + "\n" for name in names)
+    (text,) = read_captioned(snapshot)
+    (blobs / "beef").write_text(lines)
+    (snapshot / "metadata.jsonl").symlink_to("../../blobs/beef")
+    first, *others = read_captioned(snapshot)
+    assert isinstance(first.image, torch.Tensor) and isinstance(text.image, torch.Tensor)
+    assert torch.equal(first.image, text.image) and first.caption == text.caption == "a caption"
+    assert [entry.image for entry in others] == ["lies outside the folder"] * 3
+
+
+def test_flaw_maps_are_found_by_any_name_within_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    for name in ("maps/a.png", "outside.png"):
+        (tmp_path / name).write_bytes(picture(0))
+    (tmp_path / "maps" / "linked.png").symlink_to("../outside.png")
+    maps = FlawMaps(FlawConfig(str(tmp_path / "maps")), torch.device("cpu"))
+    assert all(maps.marks_of(name) is not None for name in ("a.jpg", "a", "linked.webp"))
+    names = ("../outside", str(tmp_path / "outside"), "a\0b", "\ud800", "..png", "", "x" * 5000, "b")
+    assert all(maps.marks_of(name) is None for name in names)
 
 
 def test_a_folder_saved_by_datasets_and_captions_in_lists(world: Path, tmp_path: Path) -> None:
@@ -328,8 +486,6 @@ def test_a_cache_on_disk_changes_no_bit_and_is_used_again(
 
 
 def test_another_vae_text_encoder_or_size_has_other_entries(world: Path, tmp_path: Path) -> None:
-    from trainers.latent_cache import latent_folder, text_folder
-
     model = load(world / "models/sd-epsilon")
     folders = [latent_folder(tmp_path, model), text_folder(tmp_path, model)]
     again = load(world / "models/sd-epsilon")
@@ -344,6 +500,21 @@ def test_another_vae_text_encoder_or_size_has_other_entries(world: Path, tmp_pat
     assert folders[0].place(_content(image)) != folders[0].place(_content(image.view(3, 4, 16)))
 
 
+def test_a_tokenizer_that_reads_prompts_otherwise_has_other_entries(tmp_path: Path) -> None:
+    model = load(save_tiny_flow("z-image", tmp_path / "model"))
+    tokenizer = model.pipeline.tokenizer
+    folder = text_folder(tmp_path, model)
+    model.encode_prompts(["a red apple", "b"])
+    assert text_folder(tmp_path, model) == folder, "what was encoded leaves no trace"
+    template = tokenizer.chat_template
+    tokenizer.chat_template = template.replace("user", "person") + " "
+    assert text_folder(tmp_path, model) != folder
+    tokenizer.chat_template = template
+    assert text_folder(tmp_path, model) == folder
+    tokenizer.backend_tokenizer.normalizer = Lowercase()
+    assert text_folder(tmp_path, model) != folder
+
+
 def test_a_damaged_entry_is_named(world: Path, tmp_path: Path) -> None:
     kept = DatasetConfig(cache=tmp_path / "cache")
     model = load(world / "models/sd-epsilon")
@@ -354,6 +525,90 @@ def test_a_damaged_entry_is_named(world: Path, tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:50])
     with pytest.raises(InputError, match=f"{broken.name} is damaged"):
         data.posterior.rows(torch.tensor([2]))
+
+
+def test_a_run_goes_on_with_the_same_data_only(world: Path, tmp_path: Path) -> None:
+    data = tmp_path / "sft"
+    shutil.copytree(world / "sft", data)
+    config = sft_config(world, tmp_path / "run", data=data, objective="latent", dataset=DatasetConfig(max_rows=7))
+    train_sft(config)
+    before = tree(config.out)
+    (data / "0.png").rename(data / "00.png")
+    (data / "0.txt").rename(data / "00.txt")
+    train_sft(config)  # the same rows in the same order, whatever they are called
+    assert tree(config.out) == before
+    read = json.loads((config.out / "run.json").read_text())["read"]["data"]
+    assert read["rows"] == 6
+
+    def refused(words: str) -> None:
+        with pytest.raises(InputError, match=words):
+            train_sft(config)
+        assert tree(config.out) == before
+
+    (data / "3.txt").write_text("another caption")
+    refused(rf"6 rows of data \(digest {read['digest']}\), and now there are 6 \(digest (?!{read['digest']})")
+    (data / "3.txt").write_text(CAPTIONS[3])
+    (data / "3.png").write_bytes(picture(77))
+    refused("6 rows of data .* now there are 6")
+    (data / "3.png").write_bytes(picture(3))
+    for kind, content in (("png", picture(7)), ("txt", b"one more")):
+        (data / f"7.{kind}").write_bytes(content)
+    refused("now there are 7 .* put them back")
+
+
+def test_probe_data_stay_the_same_too(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "sft", tmp_path / "probes")
+    config = sft_config(
+        world, tmp_path / "run", objective="latent", probe_every=2, probe_data=tmp_path / "probes", probe_rows=2
+    )
+    train_sft(config)
+    (tmp_path / "probes" / "1.txt").write_text("another")
+    with pytest.raises(InputError, match="6 rows of probe_data"):
+        train_sft(config)
+
+
+def test_a_run_goes_on_with_as_many_processes_as_before(world: Path, tmp_path: Path) -> None:
+    config = sft_config(world, tmp_path / "run", objective="latent")
+    run = train_sft(config)
+    run.write_info({**run.info, "processes": 8})
+    with pytest.raises(InputError, match="begun by 8 processes, and here are 1"):
+        train_sft(config)
+
+
+def test_reference_errors_belong_to_their_pairs(world: Path, tmp_path: Path) -> None:
+    """Two pairs change places: as many pairs as before, but not the same."""
+    table = pq.read_table(world / "pairs" / "preference" / "train.parquet")
+    config = preference_config(
+        world, tmp_path / "run", data=tmp_path / "pairs.parquet", method="dpo", objective="latent", reference_draws=1
+    )
+    pq.write_table(table, config.data)
+    train_preference(config)
+    kept = (tmp_path / "run" / REFERENCE_FILE).read_bytes()
+    pq.write_table(table.take([1, 0, 2, 3, 4]), config.data)
+    with pytest.raises(InputError, match="5 rows of data"):
+        train_preference(config)
+    other = replace(config, out=tmp_path / "other", steps=1)
+    train_preference(other)
+    (other.out / REFERENCE_FILE).write_bytes(kept)
+    with pytest.raises(InputError, match="other pairs than the data has now"):
+        train_preference(other)
+    (other.out / REFERENCE_FILE).unlink()
+    train_preference(other)
+
+
+@pytest.mark.timeout(300)
+def test_of_several_processes_the_first_fills_the_cache(world: Path, tmp_path: Path) -> None:
+    """The second one starts with the first and finds all images and prompts encoded."""
+    config = sft_config(world, tmp_path / "run", objective="latent", dataset=DatasetConfig(cache=tmp_path / "cache"))
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = int(found.getsockname()[1])
+    processes = [start(train_and_count_as, rank, 2, tmp_path, config, port) for rank in (0, 1)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    written = [int((tmp_path / f"written-{rank}").read_text()) for rank in (0, 1)]
+    assert written == [len(list((tmp_path / "cache").rglob("*.safetensors"))), 0]
 
 
 SCRIPT = """

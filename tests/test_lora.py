@@ -10,10 +10,12 @@ import torch
 from diffusers import DiffusionPipeline
 from peft import PeftModel
 from safetensors.torch import load_file
-from test_training import StopError, assert_only_the_denoiser_changed, paint, stop_at, tree
+from test_training import assert_only_the_denoiser_changed
+from tiny_data import paint, tree
 from tiny_flow_models import save_tiny_flow
 from tiny_models import CAPTIONS, RESOLUTION, save_tiny
 from torch import Tensor
+from training_process import StopError, stop_at
 
 from pixeval.errors import InputError
 from pixeval.pair_folder import export_pairs

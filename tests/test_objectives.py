@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_model
+from tiny_data import paint
 from tiny_models import CAPTIONS, RESOLUTION, save_tiny
 from torch import Tensor, nn
+from training_process import StopError, stop_at
 
 from pixeval import cli
 from pixeval.catalog import find
@@ -36,11 +38,6 @@ from trainers.sft import SftConfig, train_sft
 from trainers.training_log import read_log
 
 MODELS = ("sd-epsilon", "sd-v", "sd-x0", "pixart-flow")
-
-
-def paint(path: Path, seed: int) -> None:
-    colours = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    Image.fromarray(colours).resize((RESOLUTION, RESOLUTION), Image.Resampling.BICUBIC).save(path)
 
 
 def mark(path: Path) -> None:
@@ -302,15 +299,6 @@ def test_balance_sets_the_ratio_of_gradients_then_freezes_and_remembers() -> Non
         Balance(BalanceConfig(ratio=0.0), frozen.append)
 
 
-class StopError(Exception):
-    pass
-
-
-def stop_at_2(step: int, path: Path) -> None:
-    if step == 2:
-        raise StopError
-
-
 @pytest.mark.parametrize("trainer", ["sft", "preference"])
 def test_a_run_stopped_while_balancing_ends_in_the_same_bits(trainer: str, world: Path, tmp_path: Path) -> None:
     train: Callable[..., Any] = train_sft if trainer == "sft" else train_preference
@@ -318,7 +306,7 @@ def test_a_run_stopped_while_balancing_ends_in_the_same_bits(trainer: str, world
     changes = {"steps": 5, "checkpoint_every": 1, "pixel_weight": "balance", "balance": BalanceConfig(batches=3)}
     whole = train(make(world, tmp_path / "whole", **changes))
     with pytest.raises(StopError):
-        train(make(world, tmp_path / "parts", **changes), stop_at_2)
+        train(make(world, tmp_path / "parts", **changes), stop_at(2))
     assert "balanced_pixel_weight" not in json.loads((tmp_path / "parts/run.json").read_text())
     parts = train(make(world, tmp_path / "parts", **changes))
     weights = [line["pixel_weight"] for line in read_log(whole)]

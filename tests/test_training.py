@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image
 from safetensors.torch import load_file
+from tiny_data import paint, tree
 from tiny_models import CAPTIONS, RESOLUTION, TINY, save_tiny
+from training_process import StopError, stop_at
 
 from pixeval.errors import InputError
 from pixeval.pair_folder import export_pairs
@@ -35,11 +35,6 @@ from trainers.sft import SftConfig, train_sft
 from trainers.training_log import read_log
 
 FAMILIES = ("sd-epsilon", "pixart-flow")
-
-
-def paint(path: Path, seed: int, size: tuple[int, int] = (RESOLUTION, RESOLUTION)) -> None:
-    colours = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +86,6 @@ def frozen_and_trained(family: str) -> tuple[list[str], str]:
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     (file,) = folder.glob("*.safetensors")
     return load_file(file)
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    """Every file of a run but run.json, which tells the command that was given."""
-    return {
-        str(p.relative_to(root)): p.read_bytes()
-        for p in sorted(root.rglob("*"))
-        if p.is_file() and p.name != "run.json"
-    }
 
 
 def assert_only_the_denoiser_changed(before: Path, after: Path, family: str) -> None:
@@ -189,18 +175,6 @@ def test_a_checkpoint_generates_with_stock_diffusers(family: str, world: Path, t
     images = pipeline(CAPTIONS[0], num_inference_steps=2, output_type="pt", **extra).images
     assert images.shape == (1, 3, RESOLUTION, RESOLUTION)
     assert bool(torch.isfinite(images).all())
-
-
-class StopError(Exception):
-    pass
-
-
-def stop_at(step: int) -> Any:
-    def callback(done: int, path: Path) -> None:
-        if done == step:
-            raise StopError
-
-    return callback
 
 
 @pytest.mark.parametrize(

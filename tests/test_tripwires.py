@@ -9,17 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_data import save_captioned
 from tiny_models import save_tiny
 
 import trainers.sft
 from pixeval.close_loop import sft
+from pixeval.images import read_image
 from pixeval.pipelines import Sampler
 from pixeval.records import Sample, Score, SetScore
 from pixeval.rescore import Evaluation
 from pixeval.runs import Run
+from trainers.families.detect import load
 from trainers.reward import RewardConfig
 from trainers.sft import SftConfig, train_sft
+from trainers.tables import DatasetConfig
 from trainers.training_log import read_lines
 from trainers.tripwires import PATIENCE, LossGuard, diversity_collapse, reward_hacking, winner_errors_rising
 
@@ -52,6 +56,16 @@ def test_what_is_no_number_stops() -> None:
     assert LossGuard(scaled=True).add({"loss": 1.0, "gradient_norm": float("inf")}) is None
 
 
+def assert_latents_are_those_of_the_files(world: Path, file: Path, rows: list[dict[str, Any]]) -> None:
+    found, model = load_file(file), load(world / "model")
+    assert len(found) == 2 * len(rows)
+    for i, row in enumerate(rows):
+        image = read_image(world / "data" / row["name"])[None] * 2 - 1
+        expected = model.encode(image.flip(-1) if row["mirrored"] else image)
+        for part, value in expected._asdict().items():
+            torch.testing.assert_close(found[f"{i}/image_{part}"], value[0], rtol=1e-4, atol=1e-5)
+
+
 def test_a_stopped_run_tells_what_it_read_and_keeps_the_checkpoint_before(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,17 +84,20 @@ def test_a_stopped_run_tells_what_it_read_and_keeps_the_checkpoint_before(
     config = SftConfig(
         model=world / "model", data=world / "data", out=tmp_path / "run", steps=8, batch_size=2, accumulate=2,
         device="cpu", self_test=False, checkpoint_every=2, keep_last=1, objective="latent",
+        dataset=DatasetConfig(flip=True), probe_every=4, probe_rows=2,
     )  # fmt: skip
     with pytest.raises(FloatingPointError, match=r"nan at step 4.*stopped\.json"):
         train_sft(config)
     told = json.loads((config.out / "stopped.json").read_text())
     assert (told["step"], told["line"]["loss"]) == (4, "nan")
-    assert [row["batch"] for row in told["rows"]] == [6, 6, 7, 7]
-    assert {row["prompt"] for row in told["rows"]} <= set(CAPTIONS)
+    rows = told["rows"]
+    assert [row["batch"] for row in rows] == [6, 6, 7, 7]
+    assert [row["name"] for row in rows] == [f"{CAPTIONS.index(row['prompt'])}.png" for row in rows]
+    assert_latents_are_those_of_the_files(world, config.out / "stopped_batch.safetensors", rows)
     assert [path.name for path in (config.out / "checkpoints").iterdir()] == ["step-000002"]
     monkeypatch.undo()
     train_sft(config)
-    assert not (config.out / "stopped.json").exists()
+    assert not list(config.out.glob("stopped*"))
 
 
 def falling(start: float, slope: float, n: int = 60) -> list[float]:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
@@ -14,8 +15,23 @@ import torch
 from torch.distributed.tensor import DTensor
 
 import trainers.sft
+from trainers.latent_cache import Folder
 from trainers.loop import Training
 from trainers.sft import SftConfig, train_sft
+
+
+class StopError(Exception):
+    """Stands for whatever ends a process between two steps."""
+
+
+def stop_at(step: int) -> Callable[[int, Path], None]:
+    """What to call at checkpoints: stops at this one."""
+
+    def callback(done: int, path: Path) -> None:
+        if done == step:
+            raise StopError
+
+    return callback
 
 
 def server() -> Any:
@@ -41,23 +57,24 @@ def start(target: Any, *arguments: Any) -> BaseProcess:
     return process
 
 
-def train(config: SftConfig, threads: int, deadly_batch: int | None = None) -> None:
-    """Train; die by SIGKILL when batch number ``deadly_batch`` is asked for."""
+def train(config: SftConfig, threads: int, deadly_batch: int | None = None, endless_batch: int | None = None) -> None:
+    """Train; die by SIGKILL when batch number ``deadly_batch`` is asked for, and wait for ever at ``endless_batch``."""
     torch.set_num_threads(threads)
-    if deadly_batch is not None:
-        make = trainers.sft.sft_loss
+    make = trainers.sft.sft_loss
 
-        def deadly(*arguments: Any) -> Any:
-            loss = make(*arguments)
+    def watched(*arguments: Any) -> Any:
+        loss = make(*arguments)
 
-            def dying(denoiser: Any, batch: int, generator: Any) -> Any:
-                if batch == deadly_batch:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return loss(denoiser, batch, generator)
+        def read(denoiser: Any, batch: int, generator: Any) -> Any:
+            if batch == deadly_batch:
+                os.kill(os.getpid(), signal.SIGKILL)
+            while batch == endless_batch:
+                signal.pause()
+            return loss(denoiser, batch, generator)
 
-            return dying
+        return read
 
-        trainers.sft.sft_loss = deadly  # type: ignore[assignment]
+    trainers.sft.sft_loss = watched  # type: ignore[assignment]
     train_sft(config)
 
 
@@ -70,6 +87,19 @@ def train_as(rank: int, size: int, meeting: Path, config: SftConfig, port: int) 
     torch.set_num_threads(1)
     train_sft(config)
     (meeting / f"done-{rank}").touch()
+
+
+def train_and_count_as(rank: int, size: int, meeting: Path, config: SftConfig, port: int) -> None:
+    """As :func:`train_as`; says how many entries of the cache this process wrote."""
+    write, written = Folder.write, []
+
+    def counted(folder: Folder, place: Path, tensors: Any) -> None:
+        written.append(place)
+        write(folder, place, tensors)
+
+    with patch.object(Folder, "write", counted):
+        train_as(rank, size, meeting, config, port)
+    (meeting / f"written-{rank}").write_text(str(len(written)))
 
 
 def train_twice_as(rank: int, size: int, meeting: Path, config: SftConfig, port: int, stop: int) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from trainers.latent_cache import LatentRows
 from trainers.latent_diffusion import LatentDiffusion
 from trainers.latents import Posterior
 from trainers.pair_sets import Side, read_pairs
+from trainers.sources import SourceReader, Sources
 from trainers.tables import DatasetConfig
 
 
@@ -48,6 +49,22 @@ class TrainingData(Protocol):
     def __len__(self) -> int: ...
 
 
+@runtime_checkable
+class Traced(Protocol):
+    """Data whose rows have names, and latents of one or more sides."""
+
+    @property
+    def sources(self) -> Sources: ...
+    @property
+    def source(self) -> Tensor:
+        """Number of each row's name in ``sources``, int64 (N,)."""
+        ...
+
+    def sides(self, rows: Tensor, flips: Tensor) -> dict[str, Posterior]:
+        """What is read of ``rows``, by what it is: image, or winner and loser; mirrored where ``flips`` says so."""
+        ...
+
+
 @dataclass(frozen=True)
 class CaptionedLatents:
     """What SFT reads, on the CPU; N rows."""
@@ -58,6 +75,9 @@ class CaptionedLatents:
     texts: Texts
     skipped: tuple[Skipped, ...]
     buckets: Tensor
+    sources: Sources
+    source: Tensor
+    """Number of each row's name in ``sources``, int64 (N,)."""
     flaws: Sequence[Tensor] | None = None
     """Flaw maps, uint8, N of 1 x H x W; None for none."""
     mirrored: Latents | None = None
@@ -71,6 +91,10 @@ class CaptionedLatents:
         """What the model should be able to make."""
         return self.posterior
 
+    def sides(self, rows: Tensor, flips: Tensor) -> dict[str, Posterior]:
+        """What is read of ``rows``, mirrored where ``flips`` says so."""
+        return {"image": mirrored_rows(self.posterior, self.mirrored, rows, flips)}
+
 
 @dataclass(frozen=True)
 class PairedLatents:
@@ -83,6 +107,9 @@ class PairedLatents:
     """Probability that the winner is preferred, float32 (N,)."""
     texts: Texts
     buckets: Tensor
+    sources: Sources
+    source: Tensor
+    """Number of each pair's name in ``sources``, int64 (N,)."""
     winner_flaws: Sequence[Tensor] | None = None
     """Flaw maps, uint8, N of 1 x H x W; None for none."""
     loser_flaws: Sequence[Tensor] | None = None
@@ -97,6 +124,12 @@ class PairedLatents:
     def good(self) -> Latents:
         """What the model should be able to make."""
         return self.winner
+
+    def sides(self, rows: Tensor, flips: Tensor) -> dict[str, Posterior]:
+        """What is read of ``rows``, mirrored where ``flips`` says so."""
+        mirrored = (None, None) if self.mirrored is None else self.mirrored
+        latents = {"winner": (self.winner, mirrored[0]), "loser": (self.loser, mirrored[1])}
+        return {side: mirrored_rows(*both, rows, flips) for side, both in latents.items()}
 
 
 class Collector:
@@ -115,12 +148,20 @@ class Collector:
         self.sizes = training_sizes(resolution, model.side_multiple, dataset.buckets)
         self.buckets: list[int] = []
         self.maps: list[Tensor] = []
+        self.sources = SourceReader()
         self._flaws = flaws
         self._encoder = ImageEncoder(model, dataset.cache)
         self._mirrored = ImageEncoder(model, dataset.cache) if dataset.flip else None
 
-    def bucket(self, image: Tensor) -> int:
-        """Number of the size that an image, 3 x H x W, is brought to; noted as that of the next row."""
+    def begin(self, image: Tensor, name: str, *facts: str | float) -> int:
+        """Begin a row; gives the number of the size that its image, 3 x H x W, is brought to.
+
+        Args:
+            image: the first of the row.
+            name: of the row.
+            facts: what training sees of it beside images and marks.
+        """
+        self.sources.row(name, *facts)
         self.buckets.append(nearest_bucket(image, self.sizes))
         return self.buckets[-1]
 
@@ -128,11 +169,13 @@ class Collector:
         """Take an image, 3 x H x W in [0, 1], with the marks from its column."""
         size = self.sizes[bucket]
         fitted = fit_image(image, size)
+        self.sources.image(image)
         self._encoder.add(fitted)
         if self._mirrored is not None:
             self._mirrored.add(fitted.flip(-1))
         if self._flaws is not None:
             found = marks if self._flaws.columns else self._flaws.marks_of(name)
+            self.sources.image(found)
             self.maps.append(self._flaws.map_of(fitted, fit_marks(found, image, size)))
 
     def finish(self) -> tuple[Posterior | LatentRows | None, Posterior | LatentRows | None]:
@@ -168,15 +211,25 @@ def captioned_latents(
             skipped.append(Skipped(entry.name, entry.image, entry.fault))
             continue
         captions.append(entry.caption)
-        collector.add(entry.image, collector.bucket(entry.image), entry.name, entry.marks)
+        bucket = collector.begin(entry.image, entry.name, entry.caption)
+        collector.add(entry.image, bucket, entry.name, entry.marks)
     posterior, mirrored = collector.finish()
     if posterior is None:
         raise InputError(f"{source} holds no image with a caption that can be used.{_reasons(skipped)}")
     texts, prompt = encode_texts(model, captions, dataset.cache)
     if flaws is not None:
         flaws.check_found(source)
-    buckets, maps = _used(collector.buckets), maps_of(collector.maps)
-    return CaptionedLatents(posterior, prompt, texts, tuple(skipped), buckets, maps, mirrored)
+    return CaptionedLatents(
+        posterior,
+        prompt,
+        texts,
+        tuple(skipped),
+        _used(collector.buckets),
+        collector.sources.finish(),
+        torch.arange(len(prompt)),
+        maps_of(collector.maps),
+        mirrored,
+    )
 
 
 def paired_latents(
@@ -209,7 +262,8 @@ def paired_latents(
             continue
         prompts.append(pair.prompt)
         labels.append(pair.soft_label)
-        bucket = collector.bucket(pair.chosen.image)
+        name = f"{pair.name}: {pair.chosen.uid}, {pair.rejected.uid}"
+        bucket = collector.begin(pair.chosen.image, name, pair.prompt, pair.soft_label)
         for side in (pair.chosen, pair.rejected):
             assert isinstance(side, Side)
             collector.add(side.image, bucket, side.uid, side.marks)
@@ -227,6 +281,8 @@ def paired_latents(
         torch.tensor(labels),
         texts,
         _used(collector.buckets),
+        collector.sources.finish(),
+        torch.arange(len(prompt)),
         maps_of(collector.maps[0::2]),
         maps_of(collector.maps[1::2]),
         tuple(skipped),

@@ -3,6 +3,7 @@
 They become weights of the pixel error (:func:`trainers.pixel_losses.emphasis`), which only a pixel objective can have.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pixeval.images import EXTENSIONS, UnreadableImage, read_image
 from pixeval.metric_spec import MetricSpec
 from pixeval.protocols import FlawScorer
 from pixeval.weights import parse_weights
+from trainers.named_files import file_within
 
 COLUMN = "column"
 """``FlawConfig.maps`` for maps that lie in the data themselves."""
@@ -78,10 +80,9 @@ class FlawMaps:
         """
         if self.folder is None:
             return None
-        named = Path(name)
-        stem = named.with_suffix("") if named.suffix.lower() in EXTENSIONS else named
-        path = (self.folder / f"{stem}.png").resolve()
-        if not path.is_relative_to(self.folder) or not path.is_file():
+        extension = next((ending for ending in EXTENSIONS if name.lower().endswith(ending)), "")
+        path = file_within(self.folder, name[: len(name) - len(extension)] + ".png")
+        if isinstance(path, str) or not os.path.isfile(path):  # unlike Path.is_file, says no to any name at all
             return None
         try:
             return read_image(path).mean(0, keepdim=True)

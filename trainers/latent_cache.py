@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -78,7 +79,7 @@ def text_folder(cache: Path, model: LatentDiffusion) -> Folder:
     modules = [part for _, part in sorted(parts.items()) if isinstance(part, nn.Module)]
     settings = {key: value for key, value in _plain(model.pipeline.config).items() if not key.startswith("_")}
     tokens = [
-        (name, part.model_max_length, hashlib.sha256(json.dumps(sorted(part.get_vocab().items())).encode()).hexdigest())
+        (name, _tokenizer_hash(part))
         for name, part in sorted(model.pipeline.components.items())
         if name.startswith("tokenizer") and part is not None
     ]
@@ -113,6 +114,24 @@ def _fingerprint(facts: object, modules: Sequence[nn.Module]) -> str:
             digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())
             digest.update(data.view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    """Of all that decides how a prompt becomes numbers: vocabulary, merges, normaliser, special tokens, template."""
+    digest = hashlib.sha256(type(tokenizer).__name__.encode())
+    settings = [tokenizer.model_max_length, tokenizer.padding_side, tokenizer.chat_template]
+    if tokenizer.is_fast:
+        whole = json.loads(tokenizer.backend_tokenizer.to_str())
+        # Set anew by every call, so that they tell what was encoded last.
+        settings.append({key: value for key, value in whole.items() if key not in ("padding", "truncation")})
+    else:
+        settings.append(sorted(tokenizer.get_vocab().items()))
+        settings.append({key: str(value) for key, value in tokenizer.special_tokens_map.items()})
+        with TemporaryDirectory() as folder:
+            for file in sorted(tokenizer.save_vocabulary(folder)):
+                digest.update(Path(file).read_bytes())
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -28,14 +28,14 @@ from trainers.sharding import gather, gather_moments, shard, shard_optimizer
 from trainers.tracker import begin_tracking, end_tracking, track
 from trainers.train_config import TrainConfig
 from trainers.training_log import Line, append, read_lines, truncate_log
-from trainers.tripwires import LossGuard, warnings_at, write_stopped
+from trainers.tripwires import LossGuard, forget_stopped, warnings_at, write_stopped
 
 OnCheckpoint = Callable[[int, Path], None]
 """(step, pipeline folder), after a checkpoint is complete; called again for the last one when a run is continued."""
 Probe = Callable[[nn.Module], Line]
 """A look at held-out data: denoiser -> line (:class:`trainers.held_out.HeldOut`)."""
 Describe = Callable[[int], Sequence[Mapping[str, Any]]]
-"""Number of a batch -> its rows of the data, as they are named in ``stopped.json``."""
+"""Number of a batch -> its rows of the data, as they are told in ``stopped.json``, with their latents."""
 
 
 def train(
@@ -127,7 +127,7 @@ class Training:
         if main:
             truncate_log(self.log, done)
             truncate_log(self.probes, done if done else -1)
-            (self.run.path / "stopped.json").unlink(missing_ok=True)
+            forget_stopped(self.run)
         self.accelerator.wait_for_everyone()
         for line in read_lines(self.log):
             self.guard.add(line)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -84,6 +84,7 @@ def reference_errors(
     batch_size: int,
     kinds: Sequence[Kind],
     measure: Callable[[Tensor, Tensor], dict[Kind, Tensor]],
+    digest: str,
 ) -> ReferenceErrors:
     """Measure the reference on every draw of every pair, or read what an earlier start of the run wrote.
 
@@ -94,6 +95,7 @@ def reference_errors(
         batch_size: pairs measured together, as in training, so that the numbers are those of training.
         kinds: the errors.
         measure: (pairs, numbers of draws) -> errors by kind, winners and then losers, (2n,).
+        digest: of the pairs (:class:`trainers.sources.Sources`), which is kept with the errors.
 
     Raises:
         InputError: the file is damaged or belongs to other data.
@@ -106,12 +108,14 @@ def reference_errors(
         ]
         table = {kind: torch.cat([part[kind] for part in parts]).reshape(pairs, draws, 2) for kind in kinds}
         partial = file.with_name(file.name + ".partial")
-        save_file({kind: value.float().contiguous() for kind, value in table.items()}, partial)
+        save_file({kind: value.float().contiguous() for kind, value in table.items()}, partial, {"pairs": digest})
         partial.replace(file)
     try:
-        found = load_file(file)
+        with safe_open(file, "pt") as opened:
+            found = {kind: opened.get_tensor(kind) for kind in opened.keys()}  # noqa: SIM118
+            of = (opened.metadata() or {}).get("pairs")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{file} is damaged ({error}); delete it, and it is made again") from error
-    if any(kind not in found or found[kind].shape != (pairs, draws, 2) for kind in kinds):
+    if of != digest or any(kind not in found or found[kind].shape != (pairs, draws, 2) for kind in kinds):
         raise InputError(f"{file} is of other pairs than the data has now; delete it, and it is made again")
     return ReferenceErrors({kind: found[kind] for kind in kinds})

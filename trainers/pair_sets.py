@@ -8,6 +8,7 @@ only tells whether two equal labels are a tie or no answer.
 
 import math
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ class Side(NamedTuple):
 class ReadPair(NamedTuple):
     """A pair that can be used."""
 
+    name: str
+    """Its row of the table."""
     prompt: str
     chosen: Side
     rejected: Side
@@ -93,32 +96,39 @@ def _from_table(table: Table, marks: bool, config: DatasetConfig) -> Iterator[Re
 
 
 def _published(name: str, prompt: str, row: dict[str, Any], config: DatasetConfig) -> ReadPair | Skipped:
-    labels = [row["label_0"], row["label_1"]]
-    if any(label is None or math.isnan(label) for label in labels):
+    labels = [_number(row["label_0"]), _number(row["label_1"])]
+    if labels[0] is None or labels[1] is None:
         return Skipped(name, "has no label", "no label")
-    share = float(row.get("soft_label") or 1.0)
-    if labels[0] == labels[1]:
-        if row.get("has_label") is False:
-            return Skipped(name, "has no label", "no label")
-        if config.ties == "drop":
-            return Skipped(name, "was judged a tie", "tie")
-        share = 0.5
+    if labels[0] == labels[1] and row.get("has_label") is False:
+        return Skipped(name, "has no label", "no label")
+    share = _share(name, 0.5 if labels[0] == labels[1] else row.get("soft_label"), config)
     order = (0, 1) if labels[0] >= labels[1] else (1, 0)
     cells = [(row[f"jpg_{i}"], str(row.get(f"image_{i}_uid") or f"{name}, image {i}"), None) for i in order]
-    return _pair(name, prompt, cells, share)
+    return share if isinstance(share, Skipped) else _pair(name, prompt, cells, share)
 
 
 def _own(name: str, prompt: str, row: dict[str, Any], config: DatasetConfig) -> ReadPair | Skipped:
-    share = row.get("soft_label")
-    share = 1.0 if share is None or math.isnan(share) else float(share)
-    if not 0.5 <= share <= 1:
-        return Skipped(name, f"has the soft label {share}; it must lie between 0.5 and 1", "label")
-    if share == 0.5 and config.ties == "drop":
-        return Skipped(name, "was judged a tie", "tie")
+    share = _share(name, row.get("soft_label"), config)
     sides = [
         (row[side], str(row.get(f"{side}_uid") or f"{name}, {side}"), row.get(f"{side}_flaw_map")) for side in CHOSEN
     ]
-    return _pair(name, prompt, sides, share)
+    return share if isinstance(share, Skipped) else _pair(name, prompt, sides, share)
+
+
+def _share(name: str, cell: Any, config: DatasetConfig) -> float | Skipped:
+    """The soft label of a pair, 1 where there is none, or why the pair cannot be used."""
+    share = 1.0 if cell is None or cell != cell else _number(cell)
+    if share is None or not 0.5 <= share <= 1:
+        return Skipped(name, f"has the soft label {cell!r:.40}; it must be a number between 0.5 and 1", "label")
+    if share == 0.5 and config.ties == "drop":
+        return Skipped(name, "was judged a tie", "tie")
+    return share
+
+
+def _number(cell: Any) -> float | None:
+    """A cell that holds a number; None for text, NaN and nothing."""
+    number = float(cell) if isinstance(cell, int | float | Decimal) else math.nan
+    return None if math.isnan(number) else number
 
 
 def _pair(name: str, prompt: str, cells: list[tuple[Any, str, Any]], share: float) -> ReadPair | Skipped:
@@ -133,4 +143,4 @@ def _pair(name: str, prompt: str, cells: list[tuple[Any, str, Any]], share: floa
         if isinstance(marks, str):
             return Skipped(name, f"flaw map: {marks}", "flaw map")
         sides.append(Side(image, uid, None if marks is None else marks.mean(0, keepdim=True)))
-    return ReadPair(prompt, sides[0], sides[1], share)
+    return ReadPair(name, prompt, sides[0], sides[1], share)

@@ -358,7 +358,13 @@ def measure_reference(
 
     with torch.no_grad():
         return reference_errors(
-            folder / REFERENCE_FILE, len(data), config.reference_draws, config.batch_size, composition.kinds, measured
+            folder / REFERENCE_FILE,
+            len(data),
+            config.reference_draws,
+            config.batch_size,
+            composition.kinds,
+            measured,
+            data.sources.digest,
         )
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +17,8 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from pixeval.errors import InputError
 from pixeval.runs import Run
 from trainers.bf16_decoder import Bf16Decoder
-from trainers.data import TrainingData, counted
-from trainers.data_order import Order
+from trainers.data import Traced, TrainingData, counted
+from trainers.data_order import Order, drawn
 from trainers.decoder_agreement import Agreement, Decoder, agreeing
 from trainers.decoder_checkpoints import checkpoint_decoder
 from trainers.families.detect import load
@@ -27,6 +28,7 @@ from trainers.held_out import hold_out
 from trainers.latent_diffusion import LatentDiffusion
 from trainers.objective import Composition, ObjectiveConfig, check_objective
 from trainers.probes import check_sign
+from trainers.sources import check_processes, check_same_data
 from trainers.tables import DatasetConfig
 from trainers.tiny_decoder import load_tiny_decoder
 from trainers.tracker import choose_tracker
@@ -58,10 +60,23 @@ class Started(Generic[Data]):
     """Which rows each batch reads."""
 
     def describe(self, batch: int) -> list[dict[str, Any]]:
-        """The rows of batch number ``batch``, counted without the skipped entries, with their prompts."""
-        rows = self.order.batch(batch).rows
-        prompts = [self.data.texts.prompts[i] for i in self.data.prompt[rows].tolist()]
-        return [{"batch": batch, "row": row, "prompt": p} for row, p in zip(rows.tolist(), prompts, strict=True)]
+        """The rows of batch number ``batch``: which they are, and what was read of them.
+
+        ``row`` counts without the skipped entries and those held out. Latents are told by side and part, for example
+        ``winner_mean``, C x h x w.
+        """
+        read = self.order.batch(batch)
+        rows, flips = read.rows, drawn("flip", 0.5 if self.config.dataset.flip else 0.0, self.config.seed, read)
+        told: list[dict[str, Any]] = [
+            {"batch": batch, "row": row, "epoch": epoch, "prompt": self.data.texts.prompts[prompt]}
+            for row, epoch, prompt in zip(rows.tolist(), read.epochs, self.data.prompt[rows].tolist(), strict=True)
+        ]
+        if isinstance(self.data, Traced):
+            sides = self.data.sides(rows, flips).items()
+            for i, (row, source) in enumerate(zip(told, self.data.source[rows].tolist(), strict=True)):
+                row |= {"name": self.data.sources.names[source], "mirrored": bool(flips[i])}
+                row |= {f"{side}_{part}": value[i] for side, both in sides for part, value in both._asdict().items()}
+        return told
 
 
 def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Data]:
@@ -78,22 +93,15 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
     check_objective(config)
     check_settings(config, trainer)
     accelerator = make_accelerator(config)
+    check_processes(config.out, accelerator.num_processes)
     model = load(config.model).to(accelerator.device)
     if config.decoder_checkpointing:
         checkpoint_decoder(model.vae)
     if config.lora_rank is not None:
         model.adapt(config.lora_rank, config.lora_alpha, config.lora_targets, config.seed)
     resolution = training_resolution(model, config)
-    flaws = FlawMaps(config.flaws, model.device) if config.flaws.wanted else None
-    data = read(model, config.data, resolution, flaws, config.dataset)
-    held_out: Data | None = None
-    if config.probe_every is not None and config.probe_data is None:
-        data, held_out = hold_out(data, config.probe_rows, config.seed)
-    elif config.probe_data is not None:
-        model.to(accelerator.device)  # the text encoders were moved away when they had done their work
-        held_out = read(model, config.probe_data, resolution, None, config.dataset)
-        if len(held_out) > config.probe_rows:
-            held_out = hold_out(held_out, config.probe_rows, config.seed)[1]
+    data, held_out, sources = read_data(config, model, accelerator, resolution, read)
+    check_same_data(config.out, sources)
     order = Order(data.buckets, config.batch_size, config.seed)
     if config.self_test:
         rows = order.batch(0).rows
@@ -116,10 +124,43 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
     if accelerator.is_main_process:
         start_run(config, trainer)
         tell_skipped(run, data)
+        run.write_info({**run.info, "processes": accelerator.num_processes, "read": sources})
         if agreement is not None:
             run.write_info({**run.info, "decoder_agreement": agreement._asdict()})
     accelerator.wait_for_everyone()
     return Started(config, accelerator, model, data, held_out, run, composition, order)
+
+
+def read_data(
+    config: ObjectiveConfig, model: LatentDiffusion, accelerator: Accelerator, size: Size, read: Read[Data]
+) -> tuple[Data, Data | None, dict[str, dict[str, Any]]]:
+    """The data, what is held out or None, and by setting how many rows were read and their digest.
+
+    With a cache on disk, the other processes wait until the first one has filled it.
+
+    Args:
+        config: all settings.
+        model: its text encoders are moved to the CPU when they have done their work.
+        accelerator: of :func:`make_accelerator`.
+        size: height and width of the training images.
+        read: of the data.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    with nullcontext() if config.dataset.cache is None else accelerator.main_process_first():
+        flaws = FlawMaps(config.flaws, model.device) if config.flaws.wanted else None
+        data = read(model, config.data, size, flaws, config.dataset)
+        sources, held_out = {"data": _counted(data)}, None
+        if config.probe_data is not None:
+            model.to(accelerator.device)
+            held_out = read(model, config.probe_data, size, None, config.dataset)
+            sources["probe_data"] = _counted(held_out)
+    if config.probe_every is not None and held_out is None:
+        data, held_out = hold_out(data, config.probe_rows, config.seed)
+    elif held_out is not None and len(held_out) > config.probe_rows:
+        held_out = hold_out(held_out, config.probe_rows, config.seed)[1]
+    return data, held_out, sources
 
 
 def cheaper_decoder(config: ObjectiveConfig, model: LatentDiffusion) -> tuple[str, Decoder] | None:
@@ -184,3 +225,7 @@ def training_resolution(model: LatentDiffusion, config: TrainConfig) -> tuple[in
     if height % model.side_multiple or width % model.side_multiple:
         raise InputError(f"resolution must be a multiple of {model.side_multiple} for this model, got {height}x{width}")
     return height, width
+
+
+def _counted(data: TrainingData) -> dict[str, Any]:
+    return {"rows": len(data), "digest": data.sources.digest if isinstance(data, Traced) else None}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,8 @@ from pixeval.errors import InputError, unknown_name
 from pixeval.images import UnreadableImage, decode_image
 
 ROWS_AT_ONCE = 32
+ARCHIVES = ("zip://", "tar://", "gzip://", "bz2://", "xz://", "zstd://", "lz4://")
+"""How ``datasets`` names what is packed into another file."""
 Kind = Literal["image", "text", "other"]
 Row = tuple[str, dict[str, Any]]
 """What it is called in messages, and its cells by column."""
@@ -119,7 +122,7 @@ def parquet_table(file: Path) -> Table:
         try:
             with pq.ParquetFile(file) as opened:
                 for group in opened.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
-                    for row in group.to_pylist():
+                    for row in _rows(group):
                         number += 1
                         yield f"{file.name}, row {number}", row
         except (pa.ArrowInvalid, OSError) as error:
@@ -149,6 +152,23 @@ def text_of(cell: Any) -> str:
     return cell.strip() if isinstance(cell, str) else ""
 
 
+def _rows(group: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The cells of each row by column; None for text that is not UTF-8, which Parquet files are not checked for."""
+    try:
+        rows: list[dict[str, Any]] = group.to_pylist()
+    except UnicodeDecodeError:
+        columns = {name: [_cell(value) for value in group[name]] for name in group.schema.names}
+        rows = [{name: cells[i] for name, cells in columns.items()} for i in range(group.num_rows)]
+    return rows
+
+
+def _cell(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError:
+        return None
+
+
 def _on_hub(source: Path) -> bool:
     """Whether it can only be owner/name."""
     named = len(source.parts) == 2 and not source.is_absolute() and source.parts[0] not in (".", "..", "~")
@@ -168,16 +188,33 @@ def _cell_bytes(cell: Any) -> bytes | None:
             with fsspec.open(path, "rb") as file:
                 data: bytes = file.read()
                 return data
-        except OSError as error:
+        except (OSError, ValueError, BadZipFile) as error:
             raise UnreadableImage(f"cannot read {path}: {error}") from error
     return None
 
 
 def _downloaded(path: str) -> bool:
-    """Whether a path in a table is one of ``datasets`` itself: another could be any file of the user's."""
-    import datasets
+    """Whether a path in a table is one of ``datasets`` itself: another could be any file of the user's.
 
-    return path.startswith("hf://") or Path(path).resolve().is_relative_to(datasets.config.HF_CACHE_HOME)
+    Such are files on the hub and in the caches of ``datasets`` and of the hub, and members of archives that lie there:
+    ``zip://images/7.png::hf://datasets/owner/name/images.zip``.
+    """
+    import datasets
+    import huggingface_hub
+
+    *members, place = path.split("::")
+    if not all(member.startswith(ARCHIVES) for member in members):
+        return False
+    if place.startswith("hf://"):
+        return True
+    config = datasets.config
+    caches = [config.HF_CACHE_HOME, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH]
+    caches += [config.EXTRACTED_DATASETS_PATH, huggingface_hub.constants.HF_HUB_CACHE]
+    try:
+        found = Path(place).resolve()
+    except ValueError:  # no name that a file can have
+        return False
+    return any(found.is_relative_to(Path(cache).resolve()) for cache in caches)
 
 
 def _kind_of_arrow(kind: pa.DataType) -> Kind:

@@ -12,6 +12,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from safetensors.torch import save_file
+from torch import Tensor
+
 from pixeval.catalog import find, select
 from pixeval.records import Sample
 from pixeval.runs import Run
@@ -36,6 +39,8 @@ COLLAPSED = 0.9
 """Share of the base model's diversity that is not worth a warning; with many images, intervals get very narrow."""
 DOUBT = 0.01
 """Chance of a false alarm per checkpoint, shared by all flaw metrics."""
+STOPPED = ("stopped.json", "stopped_batch.safetensors")
+"""What a run that stopped by itself leaves."""
 HELD_OUT = "reward_held_out"
 """Metric of a reward model that is not trained against (``evaluation.weights``)."""
 
@@ -80,10 +85,24 @@ class LossGuard:
 
 
 def write_stopped(run: Run, step: int, reason: str, line: Line, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``stopped.json``: why and at which step a run stopped, and the rows of the data that it then read."""
+    """Write ``stopped.json``: why and at which step a run stopped, and the rows of the data that it then read.
+
+    What is a tensor in a row goes to ``stopped_batch.safetensors``: ``3/image_mean`` is the mean of the latent of row 3
+    of ``rows``, counted from 0.
+    """
     terms = {k: v if math.isfinite(v) else str(v) for k, v in line.items()}
-    told = {"step": step, "reason": reason, "line": terms, "rows": list(rows)}
-    (run.path / "stopped.json").write_text(json.dumps(told, indent=1) + "\n")
+    latents = {f"{i}/{k}": v.clone() for i, row in enumerate(rows) for k, v in row.items() if isinstance(v, Tensor)}
+    if latents:
+        save_file(latents, run.path / STOPPED[1])
+    named = [{k: v for k, v in row.items() if not isinstance(v, Tensor)} for row in rows]
+    told = {"step": step, "reason": reason, "seed": run.info["config"]["seed"], "line": terms, "rows": named}
+    (run.path / STOPPED[0]).write_text(json.dumps(told, indent=1) + "\n")
+
+
+def forget_stopped(run: Run) -> None:
+    """Remove what :func:`write_stopped` wrote, when the run goes on."""
+    for name in STOPPED:
+        (run.path / name).unlink(missing_ok=True)
 
 
 def warnings_at(run: Run, step: int, lines: Sequence[Line], probes: Sequence[Line]) -> list[Warned]:
