@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from tiny_data import save_captioned, save_pairs, tree
-from tiny_models import CAPTIONS, save_tiny
+from tiny_models import CAPTIONS, RESOLUTION, save_tiny
+from torch import Tensor
 
 from trainers.data import captioned_latents
 from trainers.families.detect import load
 from trainers.held_out import BANDS, FRACTIONS, band_errors, hold_out
+from trainers.latent_diffusion import LatentDiffusion
 from trainers.losses import min_snr_weight
 from trainers.preference import PreferenceConfig, train_preference
 from trainers.schedules import target, to_denoised
@@ -58,6 +60,26 @@ def test_looking_does_not_change_training(world: Path, tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == [0, 2, 4]
     assert tree(again) == tree(seen)
     assert {k: v for k, v in tree(seen).items() if k != "probes.jsonl"} == tree(plain)
+
+
+@pytest.mark.parametrize("cheaper", [{}, {"bf16_decoder": True}])
+def test_where_training_decodes_windows_nothing_larger_is_decoded_with_gradients(
+    cheaper: dict[str, Any], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that fits in memory by its windows still fits when it is looked at, and when decoders are compared."""
+    decoded: list[tuple[bool, int, int]] = []
+    decode = LatentDiffusion.decode
+
+    def watched(model: LatentDiffusion, latents: Tensor) -> Tensor:
+        decoded.append((torch.is_grad_enabled(), len(latents), latents.shape[-1]))
+        return decode(model, latents)
+
+    monkeypatch.setattr(LatentDiffusion, "decode", watched)
+    train_sft(sft_config(world, tmp_path / "run", steps=2, probe_every=1, probe_rows=3, decode_crop=16, **cheaper))
+    whole = RESOLUTION // 2
+    assert {(n, side) for _, n, side in decoded if side == whole} == {(1, whole)}, "whole images one by one"
+    assert not any(gradient for gradient, _, side in decoded if side == whole)
+    assert any(gradient for gradient, _, side in decoded if side == 8), "windows of 16 pixels with gradients"
 
 
 def test_a_line_tells_errors_by_time_band_and_row(world: Path, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Two processes that train together."""
 
+import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +17,15 @@ from torch import Tensor
 from training_process import start, train_as, train_twice_as
 
 from pixeval.errors import InputError
+from pixeval.runs import Run
 from trainers.sft import SftConfig, train_sft
 from trainers.training_log import read_lines
 
 
 def test_the_configurations_are_read_by_accelerate() -> None:
     files = sorted((Path(__file__).parents[1] / "examples/accelerate").glob("*.yaml"))
-    assert [file.stem for file in files] == ["ddp", "nodes"]
-    for file in files:
-        assert load_config_from_file(str(file)).distributed_type == "MULTI_GPU"
+    kinds = {file.stem: load_config_from_file(str(file)).distributed_type.value for file in files}
+    assert kinds == {"ddp": "MULTI_GPU", "fsdp": "FSDP", "nodes": "MULTI_GPU"}
 
 
 def free_port() -> int:
@@ -71,6 +74,40 @@ def test_two_processes_with_half_of_the_model_each_train_as_one(tmp_path: Path) 
     held, every = zip(*(map(int, share.split()) for share in shares), strict=True)
     assert sum(held) == every[0] == every[1], "each number is held once"
     assert max(held) < 0.75 * every[0]
+
+
+@pytest.mark.timeout(600)
+def test_launched_by_accelerate_with_fsdp_the_model_is_split(tmp_path: Path) -> None:
+    """As the example says it, by the real launcher: two processes give the losses of one."""
+    model, data = save_tiny("sd-epsilon", tmp_path / "model"), save_captioned(tmp_path / "data")
+    example = Path(__file__).parents[1] / "examples/accelerate/fsdp.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(example)]
+    command += ["--num_processes", "2"]
+    command += ["--main_process_port", str(free_port()), "-m", "pixeval", "train", "sft", "--model", str(model)]
+    command += ["--data", str(data), "--out", str(tmp_path / "launched"), "--steps", "2", "--batch-size", "2"]
+    command += ["--learning-rate", "1e-3", "--device", "cpu", "--self-test", "False"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    launched = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    config = SftConfig(
+        model=model, data=data, out=tmp_path / "one", steps=2, batch_size=2, accumulate=2, learning_rate=1e-3,
+        device="cpu", self_test=False,
+    )  # fmt: skip
+    one = train_sft(config)
+    _, told = launched.communicate()
+    assert launched.returncode == 0, told
+    assert Run(tmp_path / "launched").info["config"]["shard"] is True
+    for a, b in zip(steps_of(one.path), steps_of(tmp_path / "launched"), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_what_shard_cannot_do_is_refused_under_fsdp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SftConfig(model=tmp_path, data=tmp_path, out=tmp_path / "run", device="cpu")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="adamw"):
+        train_sft(replace(config, lora_rank=2))
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(InputError, match="fsdp_offload_params"):
+        train_sft(config)
 
 
 def test_there_is_nothing_to_share_with_one_process(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pixeval.errors import InputError
 from trainers.data_order import seeded
+from trainers.decoder_window import Window
 from trainers.errors import PixelTerm, add_noise, ask, decoder_argument
 from trainers.latent_diffusion import Conditioning, LatentDiffusion
 
@@ -45,9 +46,17 @@ class Agreement(NamedTuple):
 
 
 def agreement(
-    model: LatentDiffusion, decoder: Decoder, z: Tensor, conditioning: Conditioning, pixel: PixelTerm, seed: int = 0
+    model: LatentDiffusion,
+    decoder: Decoder,
+    z: Tensor,
+    conditioning: Conditioning,
+    pixel: PixelTerm,
+    window: Window | None = None,
+    seed: int = 0,
 ) -> Agreement:
     """Compare the pixel errors of the model's predictions under both decoders, over noise levels.
+
+    One latent after the other: who needs a cheaper decoder may have no memory for a batch under the model's own.
 
     Args:
         model: what will be trained, with its own decoder.
@@ -55,6 +64,7 @@ def agreement(
         z: real latents, N x C x h x w, on the model's device.
         conditioning: of their N prompts.
         pixel: what is compared, and how.
+        window: the part of each latent that is decoded; None for the whole.
         seed: of the noise.
     """
     losses: list[list[Tensor]] = [[], []]
@@ -63,27 +73,40 @@ def agreement(
         t = model.schedule.at(level, len(z)).to(z.device)
         eps = torch.randn(z.shape, generator=seeded(seed, "agreement", level)).to(z.device)
         with torch.no_grad():
-            noised = add_noise(model, z, eps, t, conditioning, ())
+            noised = replace(add_noise(model, z, eps, t, conditioning, ()), window=window)
             answer = ask(model, model.denoiser, noised)
-        target = noised.z_t if pixel.argument == "noisy" else z
-        gradients: list[Tensor] = []
-        for found, used in zip(losses, (None, decoder), strict=True):
-            term = PixelTerm(pixel.argument, pixel.distance, decode=used)
-            argument = decoder_argument(answer, noised, pixel.argument).detach().requires_grad_()
-            with torch.no_grad():
-                wanted = term.view(model, target.float())
-            error = term.compare(term.view(model, argument), wanted, None)
-            (gradient,) = torch.autograd.grad(error.sum(), argument)
-            found.append(error.detach())
-            gradients.append(gradient)
-        cosines.append(torch.cosine_similarity(gradients[0].flatten(1), gradients[1].flatten(1)))
+            target = noised.cut(noised.z_t if pixel.argument == "noisy" else z.float())
+            argument = noised.cut(decoder_argument(answer, noised, pixel.argument))
+        for found, wanted in zip(argument.unsqueeze(1), target.unsqueeze(1), strict=True):
+            gradients: list[Tensor] = []
+            for kept, used in zip(losses, (None, decoder), strict=True):
+                error, gradient = _error(model, PixelTerm(pixel.argument, pixel.distance, decode=used), found, wanted)
+                kept.append(error)
+                gradients.append(gradient)
+            cosines.append(torch.cosine_similarity(gradients[0].flatten(1), gradients[1].flatten(1)))
     logarithms = torch.stack([torch.cat(found).double().clamp_min(1e-20).log() for found in losses])
     correlation = float(torch.corrcoef(logarithms)[0, 1])
     return Agreement(0.0 if math.isnan(correlation) else correlation, float(torch.cat(cosines).mean()))
 
 
+def _error(model: LatentDiffusion, term: PixelTerm, found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """The pixel error of ``found`` against ``wanted``, both decoded, and its gradient with respect to ``found``."""
+    argument = found.detach().requires_grad_()
+    with torch.no_grad():
+        target = term.view(model, wanted)
+    error = term.compare(term.view(model, argument), target, None)
+    (gradient,) = torch.autograd.grad(error.sum(), argument)
+    return error.detach(), gradient
+
+
 def agreeing(
-    name: str, decoder: Decoder, model: LatentDiffusion, pixel: PixelTerm, z: Tensor, conditioning: Conditioning
+    name: str,
+    decoder: Decoder,
+    model: LatentDiffusion,
+    pixel: PixelTerm,
+    z: Tensor,
+    conditioning: Conditioning,
+    window: Window | None = None,
 ) -> tuple[PixelTerm, Agreement]:
     """The pixel term with ``decoder``, which is told how far it agrees with the model's own.
 
@@ -94,11 +117,12 @@ def agreeing(
         pixel: the term with the model's own decoder.
         z: real latents, N x C x h x w, on the model's device.
         conditioning: of their N prompts.
+        window: the part of each latent that is decoded; None for the whole.
 
     Raises:
         InputError: it agrees too little, with the figures.
     """
-    found = agreement(model, decoder, z, conditioning, pixel)
+    found = agreement(model, decoder, z, conditioning, pixel, window)
     if not found.enough:
         raise InputError(
             f"the {name} does not agree with the model's own decoder: {found.text()}. "

@@ -168,7 +168,11 @@ def errors(
 
 def ask(model: LatentDiffusion, denoiser: nn.Module, noised: Noised) -> Answer:
     """One pass of ``denoiser``, ours, its wrapped form or a frozen copy."""
-    output = model.predict(noised.z_t, noised.t, noised.conditioning, denoiser).float()
+    return answer_of(model, model.predict(noised.z_t, noised.t, noised.conditioning, denoiser).float(), noised)
+
+
+def answer_of(model: LatentDiffusion, output: Tensor, noised: Noised) -> Answer:
+    """What an output says of the latents that were asked about, whatever the model predicts; all float32."""
     a, s = model.coefficients(noised.t, output.dim())
     return Answer(output, *to_denoised(model.prediction, output, noised.z_t.float(), a, s))
 

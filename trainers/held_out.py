@@ -11,14 +11,14 @@ from pixeval.errors import InputError
 from pixeval.metrics.spectrum import radius
 from trainers.balance import log_ratio
 from trainers.data_order import seeded
+from trainers.decoder_window import Window
 from trainers.encoding import Latents, Texts
-from trainers.errors import Answer, Kind, Noised, PixelTerm, add_noise, ask
+from trainers.errors import Answer, Kind, Noised, PixelTerm, add_noise, answer_of, ask
 from trainers.latent_cache import LatentRows
 from trainers.latent_diffusion import LatentDiffusion
 from trainers.latents import Posterior
 from trainers.losses import latent_sft, mean_square, renoised
 from trainers.objective import Composition
-from trainers.schedules import to_denoised
 from trainers.training_log import Line
 
 WHOLE = ("texts", "skipped")
@@ -50,6 +50,8 @@ class Chunk(NamedTuple):
     z: Tensor
     eps: Tensor
     prompt: Tensor
+    window: Window | None
+    """Where training decodes windows: one for each row, the same at every look."""
 
 
 class HeldOut:
@@ -98,7 +100,9 @@ class HeldOut:
                 z = torch.cat([side.sample(drawn[name]) for name, side in posteriors.items()])
                 eps = _drawn((len(rows), *z.shape[1:]), seed, "noise", rows)
                 repeats = (len(sides), *(1,) * (z.dim() - 1))
-                self.chunks.append(Chunk(z, eps.repeat(repeats), prompt[rows].repeat(len(sides))))
+                window = composition.window(len(rows), z.shape[2:], seeded(seed, "held-out", "window", int(rows[0])))
+                window = None if window is None else window.repeat(len(sides))
+                self.chunks.append(Chunk(z, eps.repeat(repeats), prompt[rows].repeat(len(sides)), window))
 
     @property
     def passes(self) -> range:
@@ -106,12 +110,13 @@ class HeldOut:
         return range(len(FRACTIONS) * len(self.chunks))
 
     def noised(self, number: int, kinds: tuple[Kind, ...], pixel: PixelTerm) -> Noised:
-        """What is asked in a pass, always the same."""
+        """What is asked in a pass, always the same; decoded within a fixed window where training has windows."""
         index, place = divmod(number, len(self.chunks))
         chunk, device = self.chunks[place], self.model.device
         t = self.model.schedule.at(FRACTIONS[index], len(chunk.z)).to(device)
         conditioning = self.texts.rows(chunk.prompt, device)
-        return add_noise(self.model, chunk.z.to(device), chunk.eps.to(device), t, conditioning, kinds, pixel)
+        z, eps = chunk.z.to(device), chunk.eps.to(device)
+        return add_noise(self.model, z, eps, t, conditioning, kinds, pixel, window=chunk.window)
 
     def look(self, denoiser: nn.Module, judge: Judge) -> Line:
         """The line for what ``denoiser`` predicts; it keeps its mode, and no gradient is left."""
@@ -143,24 +148,22 @@ class HeldOut:
     def _pass(self, denoiser: nn.Module, judge: Judge, number: int) -> tuple[dict[str, Tensor], float | None]:
         """Values of each row, (n,), and the logarithm of the ratio of gradients."""
         with torch.no_grad():
-            noised = self.noised(number, ("latent", "pixel"), PixelTerm())
-            answer = ask(self.model, denoiser, noised)
+            kinds, model = self.composition.kinds, self.model
+            noised = self.noised(number, kinds, self.composition.pixel)
+            answer = ask(model, denoiser, noised)
             values = self._errors(answer, noised)
-        kinds, model = self.composition.kinds, self.model
-        noised = self.noised(number, kinds, self.composition.pixel)
         two = len(kinds) > 1
         output = answer.output.detach().requires_grad_(two)
         with torch.set_grad_enabled(two):
-            a, s = model.coefficients(noised.t, output.dim())
-            again = Answer(output, *to_denoised(model.prediction, output, noised.z_t.float(), a, s))
-            judged = judge(again, noised, number)
+            judged = judge(answer_of(model, output, noised), noised, number)
             ratio = log_ratio(judged.terms[0], judged.terms[1], output) if two else None
         return values | judged.logged, None if ratio is None else -ratio
 
     def _errors(self, answer: Answer, noised: Noised) -> dict[str, Tensor]:
-        assert isinstance(noised.decoded, Tensor)
         argument = renoised(noised.z_t, noised.s, answer.eps, noised.eps)
-        difference = self.model.decode(argument).float() - noised.decoded.float()
+        # One by one: whole images, where training may decode windows because it has no memory for more.
+        both = zip(argument.unsqueeze(1), noised.z_t.unsqueeze(1), strict=True)
+        difference = torch.cat([self.model.decode(found) - self.model.decode(wanted) for found, wanted in both])
         named = {"latent_{}error": latent_sft(answer.eps, noised.eps), "pixel_{}error": mean_square(difference)}
         named |= {f"pixel_{{}}error_{band}": value for band, value in band_errors(difference).items()}
         split = {name: value.chunk(len(self.sides)) for name, value in named.items()}

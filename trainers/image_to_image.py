@@ -33,7 +33,7 @@ from trainers.latent_diffusion import LatentDiffusion
 from trainers.latents import Posterior
 from trainers.loop import OnCheckpoint, train
 from trainers.losses import mean_square
-from trainers.objective import Composition, ObjectiveConfig
+from trainers.objective import Composition, ObjectiveConfig, PixelConfig
 from trainers.optimizer_step import Loss, Terms
 from trainers.start import start
 from trainers.tables import DatasetConfig
@@ -92,12 +92,12 @@ def train_image_to_image(config: ImageToImageConfig, on_checkpoint: OnCheckpoint
         return translated_latents(model, data, size, config.blur)
 
     begun = start(config, TRAINER, read)
-    scheduler = begun.model.pipeline.scheduler
-    if "prediction_type" in scheduler.config:
-        scheduler.register_to_config(prediction_type="sample")
+    if "prediction_type" in begun.model.pipeline.scheduler.config:
+        # What the output now is. A flow's scheduler has no word for it and keeps its times, which its family relies on.
+        begun.model.pipeline.scheduler.register_to_config(prediction_type="sample")
     loss = image_to_image_loss(begun.model, begun.data, config, begun.composition)
     weight = begun.composition.weight
-    train(begun.model, loss, config, begun.run, begun.accelerator, on_checkpoint, weight, begun.describe)
+    train(begun.model, loss, begun.config, begun.run, begun.accelerator, on_checkpoint, weight, begun.describe)
     return begun.run
 
 
@@ -115,6 +115,9 @@ def check_image_to_image(config: ImageToImageConfig) -> None:
         raise InputError("probe_every and keep_best are for text-to-image training; leave them out")
     if config.dataset != DatasetConfig():
         raise InputError("dataset is for text-to-image training; image-to-image reads folders of images")
+    for name in ("argument", "band"):
+        if getattr(config.pixel, name) != getattr(PixelConfig(), name):
+            raise InputError(f"pixel.{name} is about noisy latents, of which there are none here; leave it out")
     if config.blur is not None and not config.blur > 0:
         raise InputError(f"blur is a deviation in pixels above 0, got {config.blur}")
 

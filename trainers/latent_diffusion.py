@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from trainers.checkpoint import write_directory
+from trainers.folded_upsampling import fold_upsampling
 from trainers.latents import Normalisation, Posterior, decode, encode, normalisation_of
 from trainers.lora import adapted, add_adapters, merged, present, save_adapters
 from trainers.pipeline_folder import write_pipeline
-from trainers.schedules import Denoised, schedule_of, to_denoised
+from trainers.schedules import schedule_of
 
 Conditioning = dict[str, Tensor]
 """Everything the denoiser is given about the text; the first axis of each tensor is the sample."""
@@ -36,6 +38,9 @@ class LatentDiffusion(ABC):
     """The VAE takes and gives N x C x frames x H x W; we give it one frame."""
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     """Layers that get adapters unless others are named: the projections of every attention."""
+    unused: tuple[str, ...] = ()
+    """Parts of the denoiser, by the beginning of their names, whose output it throws away. They get no gradient, which
+    processes that train together would wait for."""
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
@@ -51,9 +56,12 @@ class LatentDiffusion(ABC):
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
+        if isinstance(self.vae, AutoencoderKL):
+            fold_upsampling(self.vae.decoder)
         if not self.video_vae:
             self.vae.to(memory_format=torch.channels_last)
         self.denoiser.requires_grad_(True)
+        self._freeze_unused()
 
     @property
     def denoiser(self) -> nn.Module:
@@ -105,6 +113,12 @@ class LatentDiffusion(ABC):
             InputError: a setting that cannot work, or a target that is no layer.
         """
         add_adapters(self.denoiser, rank, alpha, targets or present(self.denoiser, self.lora_targets), seed)
+        self._freeze_unused()
+
+    def _freeze_unused(self) -> None:
+        for name, parameter in self.denoiser.named_parameters():
+            if name.startswith(self.unused):
+                parameter.requires_grad_(False)
 
     def release_text_encoders(self) -> None:
         """Move the text encoders to the CPU, once every prompt is encoded."""
@@ -160,20 +174,6 @@ class LatentDiffusion(ABC):
         """``a z + s eps`` in float32."""
         a, s = self.coefficients(t, z.dim())
         return a * z.float() + s * eps.float()
-
-    def denoise(
-        self, z_t: Tensor, t: Tensor, conditioning: Conditioning, denoiser: nn.Module | None = None
-    ) -> Denoised:
-        """(eps_hat, x0_hat) in float32, whatever the denoiser predicts.
-
-        Args:
-            z_t: noisy latents, N x C x h x w.
-            t: times, (N,).
-            conditioning: of N prompts.
-            denoiser: None for our own.
-        """
-        output = self.predict(z_t, t, conditioning, self.denoiser if denoiser is None else denoiser)
-        return to_denoised(self.prediction, output.float(), z_t.float(), *self.coefficients(t, z_t.dim()))
 
     def save_pipeline(self, path: Path, denoiser: nn.Module | None = None) -> None:
         """Write, atomically, a complete pipeline that stock ``DiffusionPipeline.from_pretrained`` loads.

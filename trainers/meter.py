@@ -85,7 +85,8 @@ def size_of(*modules: nn.Module | None, trained: bool = False) -> int:
         id(tensor): tensor
         for module in modules
         if module is not None
-        for tensor in ((p for p in module.parameters() if p.requires_grad) if trained else module.state_dict().values())
+        for tensor in (*module.parameters(), *(() if trained else module.buffers()))
+        if tensor.requires_grad or not trained
     }
     unique = {t.untyped_storage()._cdata: _bytes(t) for t in tensors.values()}
     return sum(unique.values())

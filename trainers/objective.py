@@ -1,5 +1,6 @@
 """The settings of what is minimised, which SFT and preference tuning share, and what is made of them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from pixeval.catalog import find, load
 from pixeval.errors import InputError
+from pixeval.protocols import Scorer
 from trainers.balance import Balance, BalanceConfig, FixedWeight, TermWeight
 from trainers.decoder_features import feature_blocks
 from trainers.decoder_window import Window, draw_window
@@ -30,7 +32,7 @@ from trainers.latent_diffusion import LatentDiffusion
 from trainers.losses import weighted_sum
 from trainers.optimizer_step import Terms
 from trainers.pixel_losses import charbonnier, pixel_sft, pyramid
-from trainers.reward import Reward, RewardConfig, rewarding
+from trainers.reward import Reward, RewardConfig, named_reward, rewarding
 from trainers.train_config import TrainConfig
 
 Distance = Literal["squared", "charbonnier", "pyramid", "lpips", "decoder_features"]
@@ -107,8 +109,8 @@ def check_objective(config: ObjectiveConfig) -> None:
         raise InputError("the distance lpips is one number per image and takes no flaw maps; use another")
     if config.pixel_weight == "balance" and len(KINDS[config.objective]) < 2:
         raise InputError(f"objective {config.objective} has one term only, there is nothing to balance")
-    if isinstance(config.pixel_weight, int | float) and config.pixel_weight < 0:
-        raise InputError(f"pixel_weight must not be negative, got {config.pixel_weight}")
+    if isinstance(config.pixel_weight, int | float) and not 0 <= config.pixel_weight < math.inf:
+        raise InputError(f"pixel_weight is a finite number, not negative, got {config.pixel_weight}")
     if config.reward.metric is not None:
         rewarding(config.reward)
     _check_cost(config)
@@ -171,6 +173,7 @@ class Composition:
         side: of the training images in pixels, the shorter one.
         on_frozen: told the weight of the second term when ``balance`` has found it.
         processes: that train together.
+        scorer: a reward in the place of one that the settings name.
 
     Raises:
         InputError: a metric or weights cannot be used.
@@ -184,6 +187,7 @@ class Composition:
         side: int,
         on_frozen: Callable[[float], None] = lambda value: None,
         processes: int = 1,
+        scorer: Scorer | None = None,
     ) -> None:
         self.kinds: tuple[Kind, ...] = KINDS[config.objective]
         self._batches_of_a_step = config.accumulate * processes
@@ -195,7 +199,8 @@ class Composition:
         if config.pixel.distance == "lpips" and seen < least:
             raise InputError(f"the distance lpips needs images of at least {least} pixels, training has {seen}")
         self.pixel = pixel_term(config.pixel, model)
-        self.reward = None if config.reward.metric is None else Reward(config.reward, model, captions, side)
+        named = named_reward(config.reward, model, captions, side)
+        self.reward = named if scorer is None else Reward(config.reward, scorer)
         self.weight: TermWeight
         if config.pixel_weight == "balance":
             self.weight = Balance(config.balance, on_frozen)
@@ -236,23 +241,22 @@ class Composition:
         if not rest:
             return {"loss": first}
         weight = self.weight(first, rest[0], answer.output)
-        logged = {"pixel_weight": torch.tensor(weight)} if isinstance(self.weight, Balance) else {}
+        logged = {"pixel_weight": first.new_tensor(weight)} if isinstance(self.weight, Balance) else {}
         return {"loss": weighted_sum(first, rest[0], self._pixel_every * weight), **logged}
 
     def rewarded(
         self, terms: Terms, model: LatentDiffusion, answer: Answer, noised: Noised, prompts: Sequence[str]
     ) -> Terms:
-        """The terms with the reward of the first rows of the batch in the loss, and its mean value."""
+        """The terms with the reward of the first rows of the batch in the loss.
+
+        ``reward`` is its mean over all of them, 0 where there is none, and ``rewarded`` the share that has one: the
+        log divides them.
+        """
         if self.reward is None:
             return terms
         values, scored = self.reward.values(model, answer, noised, prompts)
-        mean = values.sum() / scored.sum().clamp_min(1)
-        return {
-            **terms,
-            "loss": terms["loss"] + self.reward.loss(values),
-            "reward": mean,
-            "rewarded": scored.float().mean(),
-        }
+        loss = terms["loss"] + self.reward.loss(values)
+        return {**terms, "loss": loss, "reward": values.mean(), "rewarded": scored.float().mean()}
 
 
 def _lpips(weights: Path | None, device: torch.device) -> ImageDistance:

@@ -14,6 +14,9 @@ from trainers.train_config import TrainConfig
 
 Terms = dict[str, Tensor]
 """Scalars of one batch; ``loss`` is minimised, the rest are logged."""
+OF_A_SHARE = {"reward": "rewarded"}
+"""Means over all samples of what only a share of them has, and the name of that share: the log has the mean over these
+alone, and nothing where there are none."""
 Loss = Callable[[nn.Module, int, torch.Generator], Terms]
 """(denoiser, number of the batch, generator of this batch) -> terms."""
 
@@ -38,9 +41,12 @@ def optimizer_step(
     means = torch.stack([torch.stack([terms[name] for terms in collected]).mean() for name in collected[0]])
     values = accelerator.reduce(means, reduction="mean").tolist()
     line = {"step": step + 1, **dict(zip(collected[0], values, strict=True))}
-    if norm is not None:  # DeepSpeed clips by itself and tells nothing
-        line["gradient_norm"] = float(norm)
-    return line | {"learning_rate": learning_rate(config, step)}
+    for name, share in OF_A_SHARE.items():
+        if name in line and not line[share]:
+            del line[name]
+        elif name in line:
+            line[name] /= line[share]
+    return line | {"gradient_norm": float(norm), "learning_rate": learning_rate(config, step)}
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -19,10 +19,13 @@ from pixeval.errors import InputError
 from pixeval.scoring.cache import default_folder
 from trainers.decoder_checkpoints import checkpoint_decoder
 from trainers.errors import KINDS, Kind, rows_within
+from trainers.image_to_image import ImageToImageConfig, check_image_to_image
 from trainers.meter import Meter, size_of
 from trainers.objective import ObjectiveConfig, check_objective
 from trainers.planned_step import PlannedStep
+from trainers.preference import PreferenceConfig, check_preference
 from trainers.rehearsal import Rehearsal
+from trainers.sft import SftConfig, check_sft
 from trainers.train_config import check_values
 
 BAND_SAMPLES = 4096
@@ -60,6 +63,12 @@ def plan(config: ObjectiveConfig) -> dict[str, Any]:
     """
     check_objective(config)
     check_values(config)
+    if isinstance(config, PreferenceConfig):
+        check_preference(config)
+    elif isinstance(config, ImageToImageConfig):
+        check_image_to_image(config)
+    elif isinstance(config, SftConfig):
+        check_sft(config)
     cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     check_time(config, cuda)
     step = PlannedStep(config, cuda)
@@ -124,7 +133,6 @@ def simulate(step: PlannedStep, kinds: tuple[Kind, ...]) -> StepCost:
                 loss = step.loss(kinds, noised, answer)
                 loss.backward()  # type: ignore[no-untyped-call]
                 del loss, noised, answer
-    # Parameters that a family does not use get no gradient and no moments.
     sizes = [p.grad.untyped_storage().nbytes() for p in step.learned if p.grad is not None]
     moments = 2 * sum(sizes) // (4 if config.optimizer == "adamw8bit" else 1)
     # What clipping and AdamW of torch 2.15 take meanwhile: of all parameters at once on CUDA, of each on the CPU.

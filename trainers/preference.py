@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pixeval.errors import InputError
+from pixeval.protocols import Scorer
 from pixeval.runs import Run
 from trainers.data import PairedLatents, mirrored_rows, paired_latents
 from trainers.data_order import Order, drawn
@@ -95,20 +96,24 @@ class Compared(NamedTuple):
     loser_error: Tensor
 
 
-def train_preference(config: PreferenceConfig, on_checkpoint: OnCheckpoint | None = None) -> Run:
+def train_preference(
+    config: PreferenceConfig, on_checkpoint: OnCheckpoint | None = None, reward: Scorer | None = None
+) -> Run:
     """Tune on preferences, or continue; returns the run, with its checkpoints in ``checkpoints/``.
 
     Args:
         config: all settings.
         on_checkpoint: called with (step, pipeline folder) when a checkpoint is complete, and again for the last one
             when a run is continued, because it may have been killed in between.
+        reward: a differentiable Scorer, on the model's device, that is maximised as ``config.reward`` says; in the
+            place of ``config.reward.metric``.
 
     Raises:
         InputError: unusable model, data, settings or disk.
         FloatingPointError: the loss is no longer finite.
     """
     check_preference(config)
-    begun = start(config, TRAINER, paired_latents)
+    begun = start(config, TRAINER, paired_latents, reward)
     accelerator = begun.accelerator
     with accelerator.main_process_first(), accelerator.autocast(), fast_attention(accelerator.device):
         reference = measure_reference(begun.model, begun.data, config, begun.composition, begun.run.path)
@@ -116,7 +121,7 @@ def train_preference(config: PreferenceConfig, on_checkpoint: OnCheckpoint | Non
     model, composition = begun.model, begun.composition
     with accelerator.autocast(), fast_attention(accelerator.device):
         probe = None if begun.held_out is None else preference_probe(model, begun.held_out, config, composition)
-    train(model, loss, config, begun.run, accelerator, on_checkpoint, composition.weight, begun.describe, probe)
+    train(model, loss, begun.config, begun.run, accelerator, on_checkpoint, composition.weight, begun.describe, probe)
     return begun.run
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from pixeval.errors import InputError
+from pixeval.protocols import Scorer
 from pixeval.runs import Run
 from trainers.data import CaptionedLatents, captioned_latents, mirrored_rows
 from trainers.data_order import Order, drawn
@@ -33,28 +34,40 @@ class SftConfig(ObjectiveConfig):
     """Weigh (1) by min-SNR with this gamma, 5 in arXiv 2303.09556: low noise counts less; none for not."""
 
 
-def train_sft(config: SftConfig, on_checkpoint: OnCheckpoint | None = None) -> Run:
+def train_sft(config: SftConfig, on_checkpoint: OnCheckpoint | None = None, reward: Scorer | None = None) -> Run:
     """Fine-tune, or continue; returns the run, with its checkpoints in ``checkpoints/``.
 
     Args:
         config: all settings.
         on_checkpoint: called with (step, pipeline folder) when a checkpoint is complete, and again for the last one
             when a run is continued, because it may have been killed in between.
+        reward: a differentiable Scorer, on the model's device, that is maximised as ``config.reward`` says; in the
+            place of ``config.reward.metric``.
 
     Raises:
         InputError: unusable model, data, settings or disk.
         FloatingPointError: the loss is no longer finite.
     """
+    check_sft(config)
+    begun = start(config, TRAINER, captioned_latents, reward)
+    model, composition = begun.model, begun.composition
+    loss = sft_loss(model, begun.data, config, composition)
+    probe = None if begun.held_out is None else sft_probe(model, begun.held_out, config, composition)
+    run, weight = begun.run, composition.weight
+    train(model, loss, begun.config, run, begun.accelerator, on_checkpoint, weight, begun.describe, probe)
+    return run
+
+
+def check_sft(config: SftConfig) -> None:
+    """Refuse settings that cannot work.
+
+    Raises:
+        InputError: naming the setting.
+    """
     if not 0 <= config.caption_dropout <= 1:
         raise InputError(f"caption_dropout is a share between 0 and 1, got {config.caption_dropout}")
     if config.min_snr is not None and not config.min_snr > 0:
         raise InputError(f"min_snr is gamma and must be positive, got {config.min_snr}")
-    begun = start(config, TRAINER, captioned_latents)
-    model, composition = begun.model, begun.composition
-    loss = sft_loss(model, begun.data, config, composition)
-    probe = None if begun.held_out is None else sft_probe(model, begun.held_out, config, composition)
-    train(model, loss, config, begun.run, begun.accelerator, on_checkpoint, composition.weight, begun.describe, probe)
-    return begun.run
 
 
 def sft_probe(model: LatentDiffusion, data: CaptionedLatents, config: SftConfig, composition: Composition) -> Probe:

@@ -1,10 +1,11 @@
 """How a training run begins, the same for every trainer: settings, model, data, checks, and only then the folder."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -12,13 +13,15 @@ from typing import Any, Generic, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, patch_environment
 
 from pixeval.errors import InputError
+from pixeval.protocols import Scorer
 from pixeval.runs import Run
 from trainers.bf16_decoder import Bf16Decoder
+from trainers.conventions import check_conventions
 from trainers.data import Traced, TrainingData, counted
-from trainers.data_order import Order, drawn
+from trainers.data_order import Order, drawn, seeded
 from trainers.decoder_agreement import Agreement, Decoder, agreeing
 from trainers.decoder_checkpoints import checkpoint_decoder
 from trainers.families.detect import load
@@ -27,17 +30,21 @@ from trainers.framing import Size, training_sizes
 from trainers.held_out import hold_out
 from trainers.latent_diffusion import LatentDiffusion
 from trainers.objective import Composition, ObjectiveConfig, check_objective
-from trainers.probes import check_sign
+from trainers.reward import SCORER, check_scorer
 from trainers.sources import check_processes, check_same_data
 from trainers.tables import DatasetConfig
 from trainers.tiny_decoder import load_tiny_decoder
 from trainers.tracker import choose_tracker
 from trainers.train_config import TrainConfig, check_settings, start_run
 
-SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+FOREIGN = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+"""Engines with a backward pass, an optimiser and checkpoints of their own; see docs/decisions/0008."""
+LAUNCHED_FSDP = "ACCELERATE_USE_FSDP"
+"""What ``accelerate launch`` sets where its file says FSDP."""
 WAIT = timedelta(hours=12)
 """How long processes wait for the first one, which alone generates and scores."""
 Data = TypeVar("Data", bound=TrainingData)
+Config = TypeVar("Config", bound=ObjectiveConfig)
 Read = Callable[[LatentDiffusion, Path, Size, FlawMaps | None, DatasetConfig], Data]
 """(model, source, height and width, maker of flaw maps, how to read) -> latents and texts."""
 SKIPPED_NAMED = 20
@@ -79,19 +86,22 @@ class Started(Generic[Data]):
         return told
 
 
-def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Data]:
+def start(config: ObjectiveConfig, trainer: str, read: Read[Data], reward: Scorer | None = None) -> Started[Data]:
     """Check the settings, load model and data, refuse what cannot be trained, and create or continue the run folder.
 
     Args:
         config: all settings.
         trainer: its name in ``run.json``.
         read: of the data.
+        reward: in the place of one that the settings name.
 
     Raises:
         InputError: unusable model, data, settings or disk; nothing is written then.
     """
+    config = as_launched(config)
     check_objective(config)
     check_settings(config, trainer)
+    check_scorer(reward, config.reward, config.out)
     accelerator = make_accelerator(config)
     check_processes(config.out, accelerator.num_processes)
     model = load(config.model).to(accelerator.device)
@@ -106,7 +116,7 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
     if config.self_test:
         rows = order.batch(0).rows
         texts = data.texts.rows(data.prompt[rows], model.device)
-        check_sign(model, data.good.rows(rows).mean.to(model.device), texts)
+        check_conventions(model, data.good.rows(rows).mean.to(model.device), texts)
     run = Run(config.out)
 
     def record(weight: float) -> None:
@@ -114,15 +124,18 @@ def start(config: ObjectiveConfig, trainer: str, read: Read[Data]) -> Started[Da
             run.write_info({**run.info, "balanced_pixel_weight": weight})
 
     shortest = min(min(size) for size in training_sizes(resolution, model.side_multiple, config.dataset.buckets))
-    composition = Composition(config, model, data.texts.prompts, shortest, record, accelerator.num_processes)
+    composition = Composition(config, model, data.texts.prompts, shortest, record, accelerator.num_processes, reward)
     agreement: Agreement | None = None
     cheaper = cheaper_decoder(config, model)
     if cheaper is not None:
         rows = order.batch(0).rows
         z, asked = data.good.rows(rows).mean.to(model.device), data.texts.rows(data.prompt[rows], model.device)
-        composition.pixel, agreement = agreeing(*cheaper, model, composition.pixel, z, asked)
+        window = composition.window(len(z), z.shape[2:], seeded(config.seed, "agreement", "window"))
+        composition.pixel, agreement = agreeing(*cheaper, model, composition.pixel, z, asked, window)
     if accelerator.is_main_process:
         start_run(config, trainer)
+        if reward is not None:
+            run.write_info({**run.info, SCORER: reward.fingerprint})
         tell_skipped(run, data)
         run.write_info({**run.info, "processes": accelerator.num_processes, "read": sources})
         if agreement is not None:
@@ -190,22 +203,40 @@ def tell_skipped(run: Run, data: TrainingData) -> None:
         )
 
 
+def as_launched(config: Config) -> Config:
+    """The settings under ``accelerate launch``: with its FSDP, ``shard``.
+
+    Raises:
+        InputError: the launcher is told to offload, which ``shard`` does not.
+    """
+    if not _told(LAUNCHED_FSDP):
+        return config
+    if _told("FSDP_OFFLOAD_PARAMS"):
+        raise InputError(
+            "fsdp_offload_params is not supported: what is split stays on its device; set it to false in the file of "
+            "accelerate launch. To save memory: mixed_precision bf16, decode_crop, decoder_checkpointing"
+        )
+    return replace(config, shard=True)
+
+
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """accelerate on the device of the settings; several processes when started by ``accelerate launch``."""
     # One process may train several times with different settings; accelerate keeps the first one's otherwise.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     tracker = choose_tracker(config.tracker)
-    accelerator = Accelerator(
-        cpu=config.device == "cpu",
-        mixed_precision=config.mixed_precision,
-        log_with=None if tracker == "none" else tracker,
-        project_dir=config.out,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
-    )
-    if accelerator.distributed_type in SHARDED:
+    # The model is split by trainers.sharding; accelerate must not do it again.
+    with patch_environment(**{LAUNCHED_FSDP: "false"}):
+        accelerator = Accelerator(
+            cpu=config.device == "cpu",
+            mixed_precision=config.mixed_precision,
+            log_with=None if tracker == "none" else tracker,
+            project_dir=config.out,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
+        )
+    if accelerator.distributed_type in FOREIGN:
         raise InputError(
             f"training under accelerate's {accelerator.distributed_type.value} is not supported. Start it with "
-            "examples/accelerate/ddp.yaml and the option shard, which splits the model over the processes (FSDP2). "
+            "examples/accelerate/fsdp.yaml, which splits the model over the processes. "
             "To save memory also: lora_rank, optimizer adamw8bit, decode_crop, decoder_checkpointing."
         )
     if config.shard and accelerator.num_processes == 1:
@@ -229,3 +260,7 @@ def training_resolution(model: LatentDiffusion, config: TrainConfig) -> tuple[in
 
 def _counted(data: TrainingData) -> dict[str, Any]:
     return {"rows": len(data), "digest": data.sources.digest if isinstance(data, Traced) else None}
+
+
+def _told(name: str) -> bool:
+    return os.environ.get(name, "false").lower() == "true"

@@ -1,5 +1,6 @@
 """The settings that all trainers share, and the run folder that they begin or continue."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -100,6 +101,10 @@ def check_values(config: TrainConfig) -> None:
             raise InputError(f"{name} must be at least 1, got {value}")
     if not config.learning_rate > 0:
         raise InputError(f"learning_rate must be positive, got {config.learning_rate}")
+    if not 0 <= config.weight_decay < math.inf:
+        raise InputError(f"weight_decay must not be negative, got {config.weight_decay}")
+    if not config.max_gradient_norm > 0:
+        raise InputError(f"max_gradient_norm must be positive, got {config.max_gradient_norm}; give inf for no limit")
     if config.dataset.max_rows is not None and config.dataset.max_rows < 1:
         raise InputError(f"dataset.max_rows must be at least 1, got {config.dataset.max_rows}")
     if config.lora_rank is not None and config.lora_rank < 1:

@@ -26,6 +26,9 @@ class QwenImage(FlowTransformer):
                     f"the transformer has {name}=True, as distilled, edited or layered models do; "
                     "only the text-to-image model is supported"
                 )
+        last = f"transformer_blocks.{config.num_layers - 1}."
+        # The last block changes the text, too, and nobody reads it.
+        self.unused = (last + "attn.to_add_out", last + "txt_mlp")
         super().__init__(pipeline)
 
     @property

@@ -1,4 +1,4 @@
-"""Checks on a model before it is trained."""
+"""The self-test before the first step: does a model predict what its scheduler's configuration says, on real data?"""
 
 from typing import NamedTuple
 
@@ -51,7 +51,7 @@ def convention_errors(model: LatentDiffusion, z: Tensor, conditioning: Condition
     return Fit(*torch.stack(rows).mean(0).tolist())
 
 
-def check_sign(model: LatentDiffusion, z: Tensor, conditioning: Conditioning) -> None:
+def check_conventions(model: LatentDiffusion, z: Tensor, conditioning: Conditioning) -> None:
     """Refuse a model whose prediction is nearer to its target with the opposite sign, or with time reversed.
 
     That happens when the scheduler's configuration does not say what the model was trained to predict. Only a trained
