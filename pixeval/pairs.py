@@ -49,8 +49,11 @@ class PairsConfig:
     """With scores: flaw metrics that come first, as NAME or NAME=MARGIN. An image with more of any of them, by more
     than the margin, is never preferred; as the paper's annotators chose for fewer flaws first."""
     temperature: float | None = None
-    """With scores: soft labels are 1 / (1 + exp(-difference / temperature)), 1 for rewards of 'pixeval reward train';
-    none for soft labels of 1."""
+    """With scores: soft labels are 1 / (1 + exp(-difference / temperature)), 1 for rewards of 'pixeval reward train'
+    unless it names another; none for soft labels of 1."""
+    lapses: float = 0.0
+    """With a temperature: share of votes that err whatever the difference. Soft labels are lapses / 2 + (1 - lapses) /
+    (1 + exp(-difference / temperature)); 'pixeval reward train' names both."""
 
 
 def from_votes(
@@ -158,6 +161,7 @@ def from_scores(
     every_pair: bool = False,
     conditions: Sequence["Condition"] = (),
     temperature: float | None = None,
+    lapses: float = 0.0,
 ) -> list[Pair]:
     """For each prompt its best image over its worst by one metric, or every two images that differ enough.
 
@@ -174,6 +178,7 @@ def from_scores(
         every_pair: all pairs above the margin instead of best against worst.
         conditions: what the better image must fulfil besides.
         temperature: soft labels are the logistic function of the difference over it; None for soft labels of 1.
+        lapses: with a temperature, share of votes that are for either image whatever the difference; in [0, 1).
 
     Raises:
         InputError: no score has this metric's or a condition's name, or no sample with a prompt has all values.
@@ -205,7 +210,7 @@ def from_scores(
         widest = sorted(allowed, key=lambda found: (-found[0], place[found[1].id], -place[found[2].id]))
         chosen = allowed if every_pair else widest[:1]
         for gap, best, worst in chosen:
-            soft = 1.0 if temperature is None else 1 / (1 + math.exp(-min(gap / temperature, 700.0)))
+            soft = 1.0 if temperature is None else _soft_label(gap / temperature, lapses)
             pairs.append(_scored_pair((prompt_id, prompt), best, worst, images, soft, metric))
     return pairs
 
@@ -229,6 +234,10 @@ class Condition:
         """Whether the image of the first value may be preferred."""
         found = self.gain(first, second)
         return found >= -self.margin if self.veto else found > self.margin
+
+
+def _soft_label(log_odds: float, lapses: float) -> float:
+    return lapses / 2 + (1 - lapses) / (1 + math.exp(-max(-700.0, min(700.0, log_odds))))
 
 
 def _scored_pair(
@@ -285,6 +294,7 @@ def make_pairs(config: PairsConfig) -> dict[str, Any]:
             config.every_pair,
             conditions(config),
             config.temperature,
+            config.lapses,
         )
         kind = "every two images of a prompt" if config.every_pair else "best against worst image of a prompt"
         policy = f"{kind}, values more than {config.margin:g} apart"
@@ -292,6 +302,8 @@ def make_pairs(config: PairsConfig) -> dict[str, Any]:
             policy += f"; in agreement with {', '.join(config.agree)}"
         if config.fewer_flaws:
             policy += f"; never with more of {', '.join(config.fewer_flaws)}"
+        if config.temperature is not None:
+            policy += f"; soft labels at temperature {config.temperature:g} with {config.lapses:g} lapses"
     else:
         raise InputError(
             f"--from {config.source!r} is neither 'votes' nor 'score:METRIC'; say where to take pairs from"
@@ -315,10 +327,15 @@ def conditions(config: PairsConfig) -> list[Condition]:
     """What ``agree`` and ``fewer_flaws`` demand.
 
     Raises:
-        InputError: an unknown metric, a margin that is none, or a metric among ``fewer_flaws`` that measures no flaw.
+        InputError: an unknown metric, a margin that is none, a metric among ``fewer_flaws`` that measures no flaw, or a
+            temperature or lapses that make no soft labels.
     """
-    if config.temperature is not None and not config.temperature > 0:
-        raise InputError(f"--temperature must be positive, got {config.temperature}")
+    if config.temperature is not None and not 0 < config.temperature < math.inf:
+        raise InputError(f"--temperature must be a positive number, got {config.temperature}")
+    if not 0 <= config.lapses < 1:
+        raise InputError(f"--lapses must be a share from 0 to below 1, got {config.lapses}")
+    if config.lapses and config.temperature is None:
+        raise InputError("--lapses needs --temperature; 'pixeval reward train' names both for its rewards")
     found = []
     for words, veto in ((config.agree, False), (config.fewer_flaws, True)):
         for word in words:

@@ -7,7 +7,7 @@ count, and a tie of the reward is half right.
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -63,43 +63,70 @@ def _together(group: Sequence[Judged]) -> Judged:
     return Judged(whole, group[0].difference)
 
 
+@dataclass(frozen=True)
+class Cast:
+    """A decided vote of a known annotator, and what the others said about the pair."""
+
+    annotator: str
+    sign: int
+    """1 for the image of the pair that sorts first, -1 for the other."""
+    others: int
+    """Votes of the others for the first image less those for the second."""
+    reward: int
+    """What the reward prefers: 1, -1, or 0 for a tie."""
+    prompt: str
+
+
 def agreement(judged: Sequence[Judged], by_pair: Sequence[Judged]) -> dict[str, Interval | None]:
-    """With single votes, with the majority of each pair, and with single votes on pairs of :func:`human_ceiling`."""
-    names: dict[object, set[str]] = defaultdict(set)
-    for one in judged:
-        if one.judgement.annotator is not None and one.judgement.decided:
-            names[one.judgement.pair].add(one.judgement.annotator)
-    several = [one for one in judged if len(names[one.judgement.pair]) > 1]
+    """With single votes, with the majority of each pair, and both on the pairs of :func:`human_ceiling`.
+
+    There single votes are those that another annotator's stand beside, and the majority is that of the others for every
+    vote, just as people are counted: each row has the comparisons of a row of the ceiling.
+    """
+    cast = [vote for votes in _shared(judged).values() for vote in votes]
+    alone = [(0.5 + 0.5 * vote.sign * vote.reward, vote.prompt) for vote in cast]
+    others = [(0.5 + 0.5 * np.sign(vote.others) * vote.reward, vote.prompt) for vote in cast if vote.others]
     return {
         "single annotators": share(judged),
         "majority": share(by_pair),
-        "single annotators where several judged": share(several),
+        "single annotators where several judged": _mean(alone),
+        "majority of the others where several judged": _mean(others),
     }
 
 
 def human_ceiling(judged: Sequence[Judged]) -> dict[str, Interval | None]:
     """What people reach on the same pairs.
 
-    ``single``: how often two annotators' decided votes on a pair are the same. ``majority``: how often a vote is that
-    of the majority of the others, even ones left out. None where no pair has two annotators.
+    ``single``: how often two annotators' decided votes on a pair are the same, every two of them counted once.
+    ``majority``: how often a vote is that of the majority of the others, even ones left out. None where no pair has two
+    annotators.
     """
-    grouped: dict[object, list[tuple[str, float]]] = defaultdict(list)
-    prompts: dict[object, str] = {}
+    shared = _shared(judged)
+    twos = [two for votes in shared.values() for two in combinations(votes, 2) if two[0].annotator != two[1].annotator]
+    single = [(float(one.sign == other.sign), one.prompt) for one, other in twos]
+    cast = [vote for votes in shared.values() for vote in votes if vote.others]
+    majority = [(float(vote.sign * vote.others > 0), vote.prompt) for vote in cast]
+    return {"single": _mean(single), "majority": _mean(majority)}
+
+
+def _shared(judged: Sequence[Judged]) -> dict[object, list[Cast]]:
+    """Decided votes on pairs on which at least two annotators decided."""
+    grouped: dict[object, list[tuple[str, int, int, str]]] = defaultdict(list)
     for one in judged:
-        if one.judgement.annotator is not None and one.judgement.decided:
-            won = one.judgement.shares[0] > one.judgement.shares[2]
-            sign = 1.0 if won == (one.judgement.first.sha256 < one.judgement.second.sha256) else -1.0
-            grouped[one.judgement.pair].append((one.judgement.annotator, sign))
-            prompts[one.judgement.pair] = one.judgement.prompt
-    single: list[tuple[float, str]] = []
-    majority: list[tuple[float, str]] = []
+        judgement = one.judgement
+        if judgement.annotator is not None and judgement.decided:
+            in_order = 1 if judgement.first.sha256 < judgement.second.sha256 else -1
+            said = in_order if judgement.shares[0] > judgement.shares[2] else -in_order
+            reward = in_order * int(np.sign(one.difference))
+            grouped[judgement.pair].append((judgement.annotator, said, reward, judgement.prompt))
+    found: dict[object, list[Cast]] = {}
     for pair, votes in grouped.items():
-        for k, (name, sign) in enumerate(votes):
-            others = [other for m, (who, other) in enumerate(votes) if m != k and who != name]
-            single += [(float(sign == other), prompts[pair]) for other in others]
-            if sum(others):
-                majority.append((float(sign == np.sign(sum(others))), prompts[pair]))
-    return {name: _mean(points) for name, points in (("single", single), ("majority", majority))}
+        if len({name for name, *_ in votes}) > 1:
+            found[pair] = [
+                Cast(name, said, sum(other for who, other, *_ in votes if who != name), reward, prompt)
+                for name, said, reward, prompt in votes
+            ]
+    return found
 
 
 def _mean(points: Sequence[tuple[float, str]]) -> Interval | None:

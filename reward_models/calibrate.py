@@ -51,7 +51,7 @@ class Reliability:
 
 
 def fit_calibration(differences: Array, outcomes: Array, weights: Array) -> Calibration:
-    """Temperature and weight of ties by maximum likelihood, then lapses and the isotonic map of what is left.
+    """Temperature (beside the weight of ties) by maximum likelihood, then lapses and the isotonic map of what is left.
 
     Args:
         differences: raw reward differences, (n,).
@@ -76,11 +76,10 @@ def fit_calibration(differences: Array, outcomes: Array, weights: Array) -> Cali
         found = minimize(loss, [0.0, -1.0] if tied else [0.0], method="Nelder-Mead", options={"xatol": 1e-4})
     temperature = float(np.exp(np.clip(found.x[0], -8, 8)))
     chances, right, counts = folded(differences / temperature, outcomes, weights)
-    log_nu = float(found.x[1]) if tied else -math.inf
     if len(chances) < LEAST_MAPPED:
-        return Calibration(temperature, log_nu)
+        return Calibration(temperature)
     lapses = fit_lapses(chances, right, counts)
-    return Calibration(temperature, log_nu, lapses, pool_adjacent_violators(chances, right, counts))
+    return Calibration(temperature, lapses, pool_adjacent_violators(chances, right, counts))
 
 
 def folded(differences: Array, outcomes: Array, weights: Array) -> tuple[Array, Array, Array]:

@@ -162,7 +162,7 @@ def from_pairs(folder: Path) -> list[Judgement]:
 
 
 def from_table(file: Path) -> list[Judgement]:
-    """The comparisons of a table of people's choices (see :mod:`pixeval.validation.human_labels`).
+    """The comparisons of a table of people's choices (see :mod:`pixeval.validation.human_labels`), with soft labels.
 
     Raises:
         InputError: it holds ratings of single images, cannot be read, or its images are not there.
@@ -171,7 +171,7 @@ def from_table(file: Path) -> list[Judgement]:
     for choice in read_labels(file):
         if not isinstance(choice, Choice):
             raise InputError(f"{file} rates single images; a reward model learns from and is judged by comparisons")
-        shares = (choice.human, 0.0, 1 - choice.human) if choice.human != 0.5 else (0.0, 1.0, 0.0)
+        shares = (choice.share, 0.0, 1 - choice.share) if choice.human != 0.5 else (0.0, 1.0, 0.0)
         first, second = _labelled(choice.first), _labelled(choice.second)
         if first is not None and second is not None:
             found.append(Judgement(choice.first.prompt, first, second, shares))

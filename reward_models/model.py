@@ -38,9 +38,7 @@ class Calibration:
     """What makes probabilities of differences, for one question; see :mod:`reward_models.calibrate`."""
 
     temperature: float = 1.0
-    """Raw rewards are divided by it; what is reported is in units of log odds."""
-    log_nu: float = float("-inf")
-    """Logarithm of Davidson's weight of ties, after the temperature; -inf where no tie was seen."""
+    """Raw rewards are divided by it; what is reported is in units of log odds, before lapses."""
     lapses: tuple[float, float] | None = None
     """Share of lapses and slope of :func:`reward_models.calibrate.lapsing_chance`; none for too few votes."""
     knots: tuple[tuple[float, float], ...] = ()
@@ -66,7 +64,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Opinion:
-    """What the ensemble says about images on one question, in units of log odds."""
+    """What the ensemble says about images on one question, in units of log odds (before lapses)."""
 
     mean: Tensor
     """(N,)"""
@@ -82,8 +80,9 @@ class Opinion:
 class RewardModel:
     """Rewards of images for prompts; higher is better, and only differences on one prompt mean something.
 
-    The difference of two rewards is the log odds that the first image is preferred. Encoder and detectors are frozen,
-    and the whole is differentiable to the pixels as far as the detectors are.
+    The difference of two rewards is the log odds that the first image is preferred, if nobody lapsed; what lapses leave
+    of them is told by :meth:`probability`. Encoder and detectors are frozen, and the whole is differentiable to the
+    pixels as far as the detectors are.
     """
 
     design: Design
@@ -119,8 +118,7 @@ class RewardModel:
         """A saved model.
 
         Raises:
-            InputError: no such model, a damaged one, or an encoder or detector that is no longer what it was trained
-                with.
+            InputError: no such model, a damaged one, or an encoder or view that is no longer what it was trained with.
         """
         told = read_facts(Path(folder))
         tensors = read_weights(Path(folder) / "reward.safetensors", f"the reward model {folder}")
@@ -135,7 +133,7 @@ class RewardModel:
             adapt(used, design.lora, 0)
             load_adapters(used, tensors)
         views = detail_views(used, design.detail, told["detectors"])
-        _check_flaws(views.get("flaws"), told, folder)
+        _check_views(views, told, folder)
         model = cls._built(design, used, views, 0)
         own = {name.removeprefix("heads."): value for name, value in tensors.items() if name.startswith("heads.")}
         try:
@@ -162,7 +160,7 @@ class RewardModel:
             "encoder": self.encoder.fingerprint,
             "views": {name: view.fingerprint for name, view in self.views.items()},
             "detectors": flaws.names if isinstance(flaws, FlawView) else [],
-            "calibration": {q: _plain(asdict(found)) for q, found in self.calibration.items()},
+            "calibration": {q: asdict(found) for q, found in self.calibration.items()},
             "facts": self.facts,
         }
         partial = folder / "reward.safetensors.partial"
@@ -203,9 +201,14 @@ class RewardModel:
 
     @property
     def fingerprint(self) -> str:
-        """Of encoder, views, weights and calibration."""
-        told = digest({**self.heads.state_dict(), **adapter_tensors(self.encoder)})
-        return f"reward/1/{self.encoder.fingerprint}/{'+'.join(sorted(self.views)) or 'whole'}/{told}"
+        """Of encoder, adapters, views with their versions, weights and calibration: of all that rewards depend on."""
+        weights = digest({**self.heads.state_dict(), **adapter_tensors(self.encoder)})
+        lora = None if self.design.lora is None else asdict(self.design.lora)
+        views = {name: view.fingerprint for name, view in self.views.items()}
+        calibration = {question: asdict(found) for question, found in self.calibration.items()}
+        told = json.dumps([views, lora, calibration], sort_keys=True)
+        parts = f"{weights}/{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        return f"reward/2/{self.encoder.fingerprint}/{'+'.join(sorted(self.views)) or 'whole'}/{parts}"
 
     @property
     def questions(self) -> tuple[str, ...]:
@@ -253,6 +256,24 @@ class RewardModel:
         rewards = self.heads(inputs)[..., HEADS.index(question)] / self.calibration[question].temperature
         return Opinion(rewards.mean(1), rewards.std(1, correction=0))
 
+    def probability(self, first: Tensor, second: Tensor, question: str = OVERALL) -> Tensor:
+        """That the first image is preferred where one is, lapses included; in [lapse / 2, 1 - lapse / 2].
+
+        lapse / 2 + (1 - lapse) sigma(slope x difference), as of :func:`reward_models.calibrate.lapsing_chance`; without
+        lapses, where too few votes were held out to find them, the logistic function alone.
+
+        Args:
+            first, second: rewards of images of one prompt, as the means of :meth:`opinion`; of shapes that broadcast.
+            question: what they were rewarded for.
+
+        Raises:
+            InputError: it was not trained on this question.
+        """
+        if question not in self.calibration:
+            raise unknown_name("question of this reward model", question, self.calibration)
+        share, slope = self.calibration[question].lapses or (0.0, 1.0)
+        return share / 2 + (1 - share) * torch.sigmoid(slope * (first - second))
+
 
 def _widths(encoder: ClipEncoder | DinoEncoder, views: Mapping[str, Encoder]) -> dict[str, int]:
     probe = torch.full((1, 3, 32, 32), 0.5, device=encoder.device)
@@ -298,7 +319,7 @@ def _built_of(told: Mapping[str, Any], folder: Path) -> tuple[Design, dict[str, 
         calibration = {q: _calibration(found) for q, found in told["calibration"].items()}
         kinds: list[tuple[object, type]] = [(design.encoder, str), (design.members, int), (design.hidden, int)]
         kinds += [(told["detectors"], list), (told["views"], dict), (told["facts"], dict)]
-        kinds += [(found.temperature, float) for found in calibration.values()]
+        kinds += [(x, float) for found in calibration.values() for x in (found.temperature, *(found.lapses or ()))]
         wrong = [value for value, kind in kinds if not isinstance(value, kind)]
         if wrong or design.members < 1 or design.hidden < 0:
             raise ValueError(f"{wrong[0]!r} has the wrong kind" if wrong else "a size is negative")
@@ -307,19 +328,16 @@ def _built_of(told: Mapping[str, Any], folder: Path) -> tuple[Design, dict[str, 
     return design, calibration
 
 
-def _check_flaws(view: Encoder | None, told: Mapping[str, Any], folder: str | Path) -> None:
-    if view is not None and view.fingerprint != told["views"].get("flaws"):
-        raise InputError(
-            f"{folder} was trained with other versions of the flaw detectors than this pixeval has; train it again"
-        )
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """-inf, which JSON has not, as None."""
-    return {**row, "log_nu": None if row["log_nu"] == float("-inf") else row["log_nu"]}
+def _check_views(views: Mapping[str, Encoder], told: Mapping[str, Any], folder: str | Path) -> None:
+    for name, view in views.items():
+        if view.fingerprint != told["views"].get(name):
+            what = "the flaw detectors" if name == "flaws" else f"the view {name!r}"
+            raise InputError(
+                f"{folder} was trained with another version of {what} than this pixeval has; train it again, into "
+                "another folder"
+            )
 
 
 def _calibration(row: Mapping[str, Any]) -> Calibration:
-    nu = float("-inf") if row["log_nu"] is None else row["log_nu"]
     lapses = None if row["lapses"] is None else (row["lapses"][0], row["lapses"][1])
-    return Calibration(row["temperature"], nu, lapses, tuple((a, b) for a, b in row["knots"]))
+    return Calibration(row["temperature"], lapses, tuple((a, b) for a, b in row["knots"]))

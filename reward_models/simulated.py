@@ -56,16 +56,19 @@ def simulated_images(split: str, prompts: int, seed: int = 0) -> dict[str, list[
     """Images by caption; deterministic in its arguments.
 
     Args:
-        split: of the icons, ``train`` or ``heldout``.
+        split: of the icons, ``train`` or ``heldout``. Of ``train`` every second one is used: detectors and rewards are
+            reported on sheets of the others (:mod:`pixeval.validation.clean_images`).
         prompts: captions taken, evenly spread over the split.
     """
     icons = load_icons(split)
-    rows = [len(icons.captions) * k // prompts for k in range(min(prompts, len(icons.captions)))]
-    return {icons.captions[row]: _images_of(icons, row, random.Random(f"{seed}/{icons.codes[row]}")) for row in rows}
+    known = range(0, len(icons.captions), 2 if split == "train" else 1)
+    rows = [known[len(known) * k // prompts] for k in range(min(prompts, len(known)))]
+    seeds = {row: random.Random(f"{seed}/{icons.codes[row]}") for row in rows}
+    return {icons.captions[row]: _images_of(icons, row, known, rng) for row, rng in seeds.items()}
 
 
-def _images_of(icons: Icons, row: int, rng: random.Random) -> list[SimulatedImage]:
-    other = rng.choice([k for k in range(len(icons.captions)) if icons.captions[k] != icons.captions[row]])
+def _images_of(icons: Icons, row: int, known: Sequence[int], rng: random.Random) -> list[SimulatedImage]:
+    other = rng.choice([k for k in known if icons.captions[k] != icons.captions[row]])
     own, wrong = (_pixels(icons, k) for k in (row, other))
     return [
         *_flawed(own, icons.codes[row], MOST_FLAWS, rng, True),

@@ -22,15 +22,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pixeval.errors import InputError
-from pixeval.records import QUESTIONS
 from pixeval.scoring.cache import Cache, open_cache
 from reward_models.adapters import Adaptation, adapter_parameters, image_side
 from reward_models.bradley_terry import negative_log_likelihood
-from reward_models.calibrate import LEAST, fit_calibration, folded
+from reward_models.findings import Trained, finish, weighted_by_question
 from reward_models.heads import Heads
 from reward_models.inputs import Frozen, Rows, Table, Tuned, readable, tabulate, view_features
 from reward_models.judgements import Judgement, read_judgements, reliabilities
-from reward_models.model import HEADS, OVERALL, Calibration, Design, RewardModel, prompt_mark
+from reward_models.model import HEADS, OVERALL, Design, RewardModel
 from reward_models.planted import planted_judgements
 from reward_models.train_folder import begin, finished
 from reward_models.views import Detail, FlawView
@@ -38,6 +37,9 @@ from trainers.checkpoint import load_state, recover_directory, save_state
 from trainers.training_log import append, truncate_log
 
 LOG_EVERY = 10
+BATCH, LORA_BATCH = 512, 16
+"""Comparisons in a step. Adapters take all views of all images of a step into one graph: up to 34 passes of the encoder
+for each comparison."""
 NO_TIES = -20.0
 """Logarithm of the weight of ties where none was seen."""
 
@@ -62,8 +64,8 @@ class RewardTrainConfig:
     """Tune the image encoder too, by adapters of this rank; none for a frozen encoder, whose features are cached."""
     steps: int = 400
     """Optimiser steps."""
-    batch_size: int = 512
-    """Comparisons in a step; take far fewer with lora_rank."""
+    batch_size: int | None = None
+    """Comparisons in a step; by default 512, with lora_rank 16."""
     learning_rate: float = 0.03
     """Of Adam for the heads, falling to zero on a cosine."""
     lora_learning_rate: float = 3e-4
@@ -71,7 +73,8 @@ class RewardTrainConfig:
     penalty: float = 3e-3
     """On the squared weights of the heads."""
     planted: float = 1.0
-    """Weight of some 2,600 bundled comparisons of clean images with planted flaws, of known truth; 0 for none."""
+    """Weight of each of some 2,600 bundled comparisons of clean images with planted flaws, of known truth; 0 for none.
+    A vote weighs 1, so few votes are outweighed by them; which share of a head's loss is theirs is printed."""
     folds: int = 5
     """Parts of the prompts. Each is judged by heads that were trained on the others: calibration and reported
     accuracy come from these judgements. With lora_rank, one part is held out from training instead."""
@@ -86,20 +89,34 @@ class RewardTrainConfig:
     cache: str = "default"
     """Folder of the feature cache, shared with 'pixeval score', or 'none'."""
 
+    @property
+    def batch(self) -> int:
+        """Comparisons in a step."""
+        return self.batch_size or (BATCH if self.lora_rank is None else LORA_BATCH)
+
+
+class Diverged(InputError):
+    """The weights are no numbers any more."""
+
 
 def train(config: RewardTrainConfig) -> dict[str, Any]:
     """Carry out ``pixeval reward train``; returns what ``reward.json`` keeps as facts, and ``out``.
 
     Raises:
-        InputError: bad settings, pairs or encoder, or another model in the folder.
+        InputError: bad settings, pairs or encoder, another model in the folder, or one that was trained on other data.
+        Diverged: the rates are too high; nothing is kept that keeps others from being tried in the same folder.
     """
     _check(config)
-    told = finished(config.out, asdict(config))
+    judgements = read_judgements(config.pairs)
+    told = finished(config.out, asdict(config), judgements)
     if told is not None:
         return told
-    judgements = read_judgements(config.pairs)
-    begin(config.out, asdict(config))
-    model = fit(judgements, config, open_cache(config.cache), config.out, progress=True)
+    begin(config.out, asdict(config), judgements)
+    try:
+        model = fit(judgements, config, open_cache(config.cache), config.out, progress=True)
+    except Diverged:
+        shutil.rmtree(config.out / "state", ignore_errors=True)
+        raise
     model.save(config.out)
     shutil.rmtree(config.out / "state", ignore_errors=True)
     return {"out": str(config.out), **model.facts}
@@ -130,6 +147,7 @@ def fit(
     Raises:
         InputError: fewer than two prompts, no pair whose images can both be read, or nothing but votes on alignment for
             an encoder that sees no prompt.
+        Diverged: the weights are no numbers any more.
     """
     model = RewardModel.new(design_of(config), config.device, config.seed)
     if len({judgement.prompt for judgement in judgements}) < 2:
@@ -156,26 +174,25 @@ def fit(
     inputs: Rows = Frozen(model, table, features) if config.lora_rank is None else Tuned(model, table, frozen)
     world = _World(ordered, table, inputs, config)
     rest = range(len(kept), len(ordered))
-    tuned = config.lora_rank is not None
-    chosen = [*(k for k, fold in enumerate(folds) if not tuned or fold != 0), *rest]
+    held_out = sorted(set(folds)) if config.lora_rank is None else [min(folds)]
+    chosen = [k for k, fold in enumerate(folds) if config.lora_rank is None or fold not in held_out]
     adapters = adapter_parameters(model.encoder)
     modules: dict[str, nn.Module] = {"encoder": image_side(model.encoder)} if adapters else {}
-    _Training(model.heads, modules, adapters, world, chosen, folder).run(progress, "train")
+    _Training(model.heads, modules, adapters, world, [*chosen, *rest], folder).run(progress, "train")
     differences = np.full((len(kept), len(HEADS)), np.nan)
-    for fold in sorted(set(folds)) if not tuned else [0]:
-        own = [k for k, found in enumerate(folds) if found == fold]
-        heads = model.heads
-        if not tuned:
+    for fold in held_out:
+        own, heads = [k for k, found in enumerate(folds) if found == fold], model.heads
+        if config.lora_rank is None:
             heads = Heads(model.heads.widths, config.members, len(HEADS), config.hidden, config.seed).to(config.device)
             others = [k for k, found in enumerate(folds) if found != fold]
             _Training(heads, {}, [], world, [*others, *rest], None).run(progress, f"without part {fold + 1}")
         differences[own] = world.differences(heads, own)
     facts = {
-        "annotators": trust,
         "unreadable": sorted(set(reasons.values())),
         "left_out": {"alignment": asked - len(judgements)} if asked > len(judgements) else {},
     }
-    _finish(model, kept, world, differences, facts)
+    trained = Trained(kept, [kept[k] for k in chosen], planted, trust, differences)
+    finish(model, trained, table, inputs, facts)
     return model.frozen()
 
 
@@ -205,7 +222,7 @@ class _World:
     def differences(self, heads: Heads, rows: Sequence[int]) -> NDArray[np.float64]:
         """Mean reward of the first image less that of the second, rows x questions."""
         found = []
-        for part in torch.split(torch.tensor(list(rows)), 256):
+        for part in torch.split(torch.tensor(list(rows), dtype=torch.long), 256):
             with torch.no_grad():
                 both = heads(self.inputs(torch.cat((self.table.first[part], self.table.second[part])))).mean(1)
             found.append((both[: len(part)] - both[len(part) :]).cpu().double().numpy())
@@ -228,7 +245,7 @@ class _Training:
         judgements, device = [world.judgements[k] for k in rows], heads.linear.device
         self.first, self.second = (side[list(rows)] for side in (world.table.first, world.table.second))
         self.outcomes = torch.tensor([j.shares for j in judgements], device=device)
-        self.weights = _question_weights(judgements).to(device)
+        self.weights = weighted_by_question(judgements).to(device)
         self.draws = _bootstrap([j.prompt for j in judgements], self.config.members, self.config.seed).to(device)
         self.share = (self.draws[:, :, None] * self.weights[:, None]).mean(0).clamp_min(1e-9)
         self.tied = ((self.outcomes[:, 1:2] > 0) & (self.weights > 0)).any(0)
@@ -256,6 +273,8 @@ class _Training:
                 append(self.folder / "metrics.jsonl", {"step": step + 1, "loss": loss})
             if self.folder is not None and ((step + 1) % self.config.checkpoint_every == 0 or last):
                 save_state(self.folder / "state", self.modules, self.optimizer, {"step": step + 1})
+        if not all(value.isfinite().all() for group in self.optimizer.param_groups for value in group["params"]):
+            raise self._diverged(self.config.steps)
 
     def _resume(self) -> int:
         if self.folder is None:
@@ -269,7 +288,7 @@ class _Training:
 
     def _advance(self, step: int) -> float:
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        size = min(self.config.batch_size, len(self.first))
+        size = min(self.config.batch, len(self.first))
         batch = torch.randperm(len(self.first), generator=generator)[:size]
         rewards = self.heads(self.inputs(torch.cat((self.first[batch], self.second[batch]))))
         differences = rewards[:size] - rewards[size:]
@@ -278,6 +297,8 @@ class _Training:
         counts = self.draws[batch][:, :, None] * self.weights[batch][:, None]
         loss = (losses * counts / self.share).mean(0)[:, self.weights.sum(0) > 0].sum()
         total = loss + self.config.penalty * self.heads.penalty()
+        if not total.isfinite():
+            raise self._diverged(step)
         for group, rate in zip(self.optimizer.param_groups, self._rates(), strict=False):
             group["lr"] = rate * 0.5 * (1 + np.cos(np.pi * step / self.config.steps))
         self.optimizer.zero_grad(set_to_none=True)
@@ -286,18 +307,12 @@ class _Training:
         self.heads.constrain()
         return float(loss.detach()) / self.config.members
 
+    def _diverged(self, step: int) -> Diverged:
+        rates = "--learning-rate" if self.config.lora_rank is None else "--learning-rate or --lora-learning-rate"
+        return Diverged(f"after {step} steps the loss or a weight is no number; no model is kept. Lower {rates}.")
+
     def _rates(self) -> tuple[float, float]:
         return self.config.learning_rate, self.config.lora_learning_rate
-
-
-def _question_weights(judgements: Sequence[Judgement]) -> Tensor:
-    """n x Q: the weight of each judgement under its own question and under the overall one."""
-    rows = torch.zeros(len(judgements), len(HEADS))
-    for row, judgement in zip(rows, judgements, strict=True):
-        row[HEADS.index(OVERALL)] = judgement.weight
-        if judgement.question in QUESTIONS:
-            row[HEADS.index(judgement.question)] = judgement.weight
-    return rows
 
 
 def _bootstrap(prompts: Sequence[str], members: int, seed: int) -> Tensor:
@@ -313,49 +328,9 @@ def _bootstrap(prompts: Sequence[str], members: int, seed: int) -> Tensor:
     return torch.from_numpy(drawn[[places[prompt] for prompt in prompts]])
 
 
-def _finish(
-    model: RewardModel,
-    judgements: Sequence[Judgement],
-    world: _World,
-    differences: NDArray[np.float64],
-    facts: dict[str, Any],
-) -> None:
-    """Centre the rewards, calibrate every question that was asked often enough, and tell what was found.
-
-    Args:
-        differences: judgements x questions, by heads that were not trained on the prompt; not a number where there are
-            none.
-    """
-    rows = torch.unique(torch.cat((world.table.first[: len(judgements)], world.table.second[: len(judgements)])))
-    with torch.no_grad():
-        model.heads.centre(torch.cat([world.inputs(part) for part in torch.split(rows, 256)]))
-    questions: dict[str, Any] = {}
-    for number, question in enumerate(HEADS):
-        asked = [k for k, j in enumerate(judgements) if question in (OVERALL, j.question) and j.weight > 0]
-        if not asked:
-            continue
-        checked = [k for k in asked if np.isfinite(differences[k, number])]
-        outcomes = np.array([judgements[k].shares for k in checked]).reshape(-1, 3)
-        weights = np.array([judgements[k].weight for k in checked])
-        enough = len(checked) >= LEAST
-        gaps = differences[checked, number]
-        model.calibration[question] = fit_calibration(gaps, outcomes, weights) if enough else Calibration()
-        _, right, counts = folded(gaps, outcomes, weights)
-        questions[question] = {
-            "judgements": len(asked),
-            "held_out": len(checked),
-            "held_out_accuracy": float((right * counts).sum() / counts.sum()) if len(right) else None,
-            "temperature": model.calibration[question].temperature if enough else None,
-        }
-    marks = sorted({prompt_mark(j.prompt) for j in judgements})
-    images = {p.sha256 for j in judgements for p in (j.first, j.second)}
-    told = {"trained_prompts": " ".join(marks), "images": len(images)}
-    model.facts = {**told, "prompts": len({j.prompt for j in judgements}), "questions": questions, **facts}
-
-
 def _check(config: RewardTrainConfig) -> None:
     for name in ("members", "steps", "batch_size", "checkpoint_every"):
-        if getattr(config, name) < 1:
+        if getattr(config, name) is not None and getattr(config, name) < 1:
             raise InputError(f"{name} must be at least 1, got {getattr(config, name)}")
     for name in ("hidden", "penalty", "planted"):
         if not 0 <= getattr(config, name) < math.inf:
@@ -372,14 +347,27 @@ def _check(config: RewardTrainConfig) -> None:
 def render(found: dict[str, Any]) -> str:
     """What was trained, for a terminal."""
     lines = [f"reward model in {found['out']}: {found['images']} images, {found['prompts']} prompts"]
-    for question, row in found["questions"].items():
-        accuracy = "none decided" if row["held_out_accuracy"] is None else f"{row['held_out_accuracy']:.3f}"
-        state = "uncalibrated: too few held out" if row["temperature"] is None else f"T {row['temperature']:.3g}"
-        lines.append(
-            f"  {question:10} {row['judgements']} judgements; of {row['held_out']} unseen {accuracy} right, {state}"
-        )
+    lines += [f"  {question:10} {_told(row)}" for question, row in found["questions"].items()]
+    if any(row["planted_share"] > 0.5 for row in found["questions"].values()):
+        lines.append("  planted flaws outweigh the votes; --planted 0 leaves them out, another number weighs them less")
+    overall = found["questions"].get(OVERALL)
+    if overall is not None and overall["temperature"] is not None:
+        share, slope = overall["lapses"] or (0.0, 1.0)
+        labels = f"--temperature {1 / slope:.3g}" + (f" --lapses {share:.3g}" if share else "")
+        lines.append(f"  soft labels as probable as it found: pixeval pairs --from score:reward {labels}")
     for question, count in found.get("left_out", {}).items():
         lines.append(f"  {count} judgements on {question} are left out: the encoder sees no prompt")
     if found["unreadable"]:
         lines.append(f"  {len(found['unreadable'])} images could not be read, as: {found['unreadable'][0]}")
     return "\n".join(lines)
+
+
+def _told(row: dict[str, Any]) -> str:
+    """One head in one line."""
+    accuracy = "none decided" if row["held_out_accuracy"] is None else f"{row['held_out_accuracy']:.3f}"
+    state = "uncalibrated: too few held out" if row["temperature"] is None else f"T {row['temperature']:.3g}"
+    if row["lapses"] is not None:
+        state += f", lapses {row['lapses'][0]:.3g} (slope {row['lapses'][1]:.3g})"
+    if row["planted_share"]:
+        state += f"; {row['planted_share']:.0%} of the loss is of planted flaws"
+    return f"{row['judgements']} judgements; of {row['held_out']} unseen {accuracy} right, {state}"

@@ -33,7 +33,7 @@ WINDOW = 16
 SMOOTH, WIDE = 1.5, (4.0, 8.0)
 """Scales of contours, and of the surroundings over which they are straight or not, in pixels."""
 MOST_CROPS = 16
-"""At most so many crops of one image, evenly spread; what is larger is covered in part."""
+"""At most so many crops of one image, in a grid that reaches all borders; what is larger is covered in part."""
 
 
 class DinoEncoder:
@@ -120,7 +120,7 @@ class CropView:
     def __init__(self, encoder: ClipEncoder | DinoEncoder) -> None:
         self.encoder = encoder
         self.side = encoder_side(encoder)
-        self.fingerprint = f"crops/1-{MOST_CROPS}/{encoder.fingerprint}"
+        self.fingerprint = f"crops/2-{MOST_CROPS}/{encoder.fingerprint}"
 
     @property
     def device(self) -> torch.device:
@@ -135,17 +135,25 @@ class CropView:
 
 
 def crops(images: Tensor, side: int) -> list[Tensor]:
-    """Square parts that cover N x 3 x H x W evenly, each N x 3 x s x s; s is ``side``, or less for small images."""
+    """Square parts of N x 3 x H x W in an even grid from border to border, each N x 3 x s x s, row by row.
+
+    s is ``side``, or less for small images. The parts cover the image as far as ``MOST_CROPS`` of them can.
+    """
     height, width = images.shape[-2:]
     size = min(side, max(1, min(height, width) // 2))
-    rows, columns = _places(height, size), _places(width, size)
-    found = [images[..., top : top + size, left : left + size] for top in rows for left in columns]
-    step = -(-len(found) // MOST_CROPS)
-    return found[::step]
+    rows, columns = _grid(-(-height // size), -(-width // size))
+    tops, lefts = _places(height, size, rows), _places(width, size, columns)
+    return [images[..., top : top + size, left : left + size] for top in tops for left in lefts]
 
 
-def _places(length: int, size: int) -> list[int]:
-    count = -(-length // size)
+def _grid(rows: int, columns: int) -> tuple[int, int]:
+    """At most ``MOST_CROPS`` parts: the longer axis gives way first, so that none is left out."""
+    while rows * columns > MOST_CROPS:
+        rows, columns = (rows - 1, columns) if rows > columns else (rows, columns - 1)
+    return rows, columns
+
+
+def _places(length: int, size: int, count: int) -> list[int]:
     return [round(i * (length - size) / max(1, count - 1)) for i in range(count)]
 
 

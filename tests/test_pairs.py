@@ -180,6 +180,11 @@ def test_make_pairs_takes_the_direction_from_the_catalogue(run: Run, tmp_path: P
     assert table["chosen_uid"].tolist() == ["base0", "tuned1"]
     with pytest.raises(InputError, match="banding_flow"):
         make_pairs(PairsConfig(runs=(run.path,), out=tmp_path / "pairs", source="score:banding_flow"))
+    lapsing = {"source": "score:banding_flaw", "temperature": 0.1, "lapses": 0.2}
+    make_pairs(PairsConfig(runs=(run.path,), out=tmp_path / "pairs", **lapsing))  # type: ignore[arg-type]
+    table = pd.read_parquet(tmp_path / "pairs" / "preference" / "train.parquet")
+    assert table["soft_label"].tolist() == pytest.approx([0.1 + 0.8 / (1 + np.exp(-gap / 0.1)) for gap in (0.2, 0.3)])
+    assert "temperature 0.1 with 0.2 lapses" in (tmp_path / "pairs" / "README.md").read_text()
 
 
 def scored(values: dict[str, tuple[float, float, float]]) -> tuple[list[Sample], list[Score], dict[str, Path]]:
@@ -195,9 +200,9 @@ def test_the_best_of_k_must_convince_other_metrics_and_have_no_more_flaws() -> N
     )
 
     def chosen(
-        *demands: Condition, every: bool = False, temperature: float | None = None
+        *demands: Condition, every: bool = False, temperature: float | None = None, lapses: float = 0.0
     ) -> list[tuple[str, str, float]]:
-        found = from_scores(samples, scores, "clip_score", images, True, 0.0, every, demands, temperature)
+        found = from_scores(samples, scores, "clip_score", images, True, 0.0, every, demands, temperature, lapses)
         return [(pair.chosen, pair.rejected, round(pair.soft_label, 4)) for pair in found]
 
     assert chosen() == [("s0", "s2", 1.0)]
@@ -206,6 +211,8 @@ def test_the_best_of_k_must_convince_other_metrics_and_have_no_more_flaws() -> N
     assert chosen(Condition("blur_flaw", False, 0.0, veto=True)) == [("s1", "s2", 1.0)]  # equal flaws are no more
     assert chosen(Condition("blur_flaw", False, 0.5, veto=True)) == [("s0", "s2", 1.0)]
     assert chosen(every=True, temperature=5.0) == [("s0", "s1", 0.7311), ("s0", "s2", 0.982), ("s1", "s2", 0.9526)]
+    assert chosen(temperature=5.0, lapses=0.2) == [("s0", "s2", round(0.1 + 0.8 * 0.98201, 4))]
+    assert chosen(temperature=1e-9, lapses=0.2) == [("s0", "s2", 0.9)]
 
 
 def test_demands_are_named_like_metrics(tmp_path: Path) -> None:
@@ -214,7 +221,10 @@ def test_demands_are_named_like_metrics(tmp_path: Path) -> None:
     for wrong, message in (
         ({"agree": ("clip_score=much",)}, "NAME=MARGIN"),
         ({"fewer_flaws": ("clip_score",)}, "measures no flaw"),
-        ({"temperature": 0.0}, "must be positive"),
+        ({"temperature": 0.0}, "must be a positive number"),
+        ({"temperature": float("nan")}, "must be a positive number"),
+        ({"temperature": 1.0, "lapses": 1.0}, "share from 0 to below 1"),
+        ({"lapses": 0.2}, "needs --temperature"),
     ):
         with pytest.raises(InputError, match=message):
             conditions(PairsConfig((), tmp_path, **wrong))  # type: ignore[arg-type]

@@ -13,8 +13,11 @@ from tiny_votes import run_with_votes
 
 from pixeval import cli
 from pixeval.images import write_png
+from pixeval.pair_folder import export_pairs
+from pixeval.records import Pair
+from pixeval.validation.human_labels import Choice, read_labels
 from reward_models.agreement import Judged, agreement
-from reward_models.judgements import Judgement, picture_of
+from reward_models.judgements import Judgement, from_pairs, from_table, picture_of
 from reward_models.model import RewardModel
 
 Capture = pytest.CaptureFixture[str]
@@ -109,6 +112,39 @@ def test_an_evaluation_on_what_was_trained_on_says_so(world: Path, tmp_path: Pat
     table.write_text(json.dumps(gone))
     refused(capsys, ["reward", "evaluate", model, str(table)], "put the images there")
     refused(capsys, ["reward", "evaluate", model], "name at least one run")
+
+
+def test_soft_labels_of_tables_are_kept(world: Path, tmp_path: Path, capsys: Capture) -> None:
+    write_png(torch.rand(3, 16, 16), tmp_path / "a.png")
+    write_png(torch.rand(3, 16, 16), tmp_path / "b.png")
+    one = {"prompt": "p", "image_0": "a.png", "image_1": "b.png"}
+    labels = [{"label_0": 0.7, "label_1": 0.3}, {"label_0": 0, "label_1": 1, "soft_label": 0.8}]
+    labels += [{"label_0": 1, "label_1": 0, "soft_label": None}, {"label_0": 0.5, "label_1": 0.5, "soft_label": 0.5}]
+    table = tmp_path / "soft.jsonl"
+    table.write_text("\n".join(json.dumps({**one, **label}) for label in labels))
+    shares = [judgement.shares for judgement in from_table(table)]
+    assert [row[0] for row in shares] == pytest.approx([0.7, 0.2, 1.0, 0.0]) and shares[3] == (0.0, 1.0, 0.0)
+    # the published protocols count them as they are published
+    assert [choice.human for choice in read_labels(table) if isinstance(choice, Choice)] == [1.0, 0.0, 1.0, 0.5]
+    table.write_text(json.dumps({**one, "label_0": 0, "label_1": 1, "soft_label": 0.2}))
+    refused(capsys, words(world, table, tmp_path / "out"), "soft_label is 0.2; it is the preferred image's")
+
+
+def test_both_tables_of_pairs_say_the_same(tmp_path: Path) -> None:
+    ids = [f"s{k}" for k in range(4)]
+    for number, name in enumerate(ids):
+        write_png(torch.full((3, 8, 8), 0.1 * number), tmp_path / f"{name}.png")
+    sides = [("s0", "s1", 0.9), ("s3", "s2", 0.6)]
+    pairs = [
+        Pair("p", "p", a, b, str(tmp_path / f"{a}.png"), str(tmp_path / f"{b}.png"), "x", "y", soft, "score:m")
+        for a, b, soft in sides
+    ]
+    assert export_pairs(pairs, tmp_path / "pairs", "none") == []
+    for found in (from_pairs(tmp_path / "pairs"), from_table(tmp_path / "pairs" / "pickapic" / "train.parquet")):
+        chosen = [max(j.shares[0], j.shares[2]) for j in found]
+        first = [(j.first if j.shares[0] > 0.5 else j.second).sha256 for j in found]
+        assert chosen == pytest.approx([0.9, 0.6])
+        assert first == [judgement.first.sha256 for judgement in from_pairs(tmp_path / "pairs")]
 
 
 def test_votes_on_runs_that_are_not_given(world: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -38,10 +38,13 @@ JUDGES = {"reward": True, "reward_held_out": True, "blur_flaw": False, "noise_fl
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run of a model that was tuned on what a reward model, learned from the app's votes, says."""
     root = tmp_path_factory.mktemp("loop")
-    run = voted(root)
-    for name, seed in (("first", 0), ("second", 1)):
-        clip = str(write_tiny_clip(root / f"clip-{name}", seed=seed))
-        train(RewardTrainConfig((run.path,), root / name, clip, ("crops",), members=2, steps=20, planted=0.0))
+    run = voted(root, "ann", "bo")
+    clip = str(write_tiny_clip(root / "clip"))
+    train(RewardTrainConfig((run.path,), root / "first", clip, ("crops",), members=2, steps=20, planted=0.0))
+    # what judges it shares neither votes, nor annotators, nor encoder, nor views
+    (root / "others").mkdir()
+    others, clip = voted(root / "others", "cy", "di", seed=1), str(write_tiny_clip(root / "other-clip", seed=1))
+    train(RewardTrainConfig((others.path,), root / "second", clip, (), members=2, steps=20, planted=0.0))
     first, second = str(root / "first"), str(root / "second")
     score_run(run, ["reward"], weights={"reward": first})
     made = make_pairs(PairsConfig((run.path,), root / "pairs", "score:reward", temperature=1.0))
@@ -67,13 +70,13 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
 
 
-def voted(root: Path) -> Run:
+def voted(root: Path, good: str, rough: str, seed: int = 0) -> Run:
     """A run whose two arms were compared in the labelling app, by people who see noise, and the votes exported."""
     run = run_with_votes(root / "run", 24, ())
     worth = {sample.id: float(sample.label == "clean") for sample in run.samples()}
-    people = [SimulatedAnnotator("ann", noise=0.2), SimulatedAnnotator("bo", noise=0.6)]
+    people = [SimulatedAnnotator(good, noise=0.2), SimulatedAnnotator(rough, noise=0.6)]
     arms = [f"{run.path}:{label}" for label in ("clean", "noisy")]
-    given = simulate_votes(arms, {"flaws": worth}, people, root / "votes.sqlite3")
+    given = simulate_votes(arms, {"flaws": worth}, people, root / "votes.sqlite3", seed=seed)
     store = Store.at(root / "votes.sqlite3")
     try:
         export_votes(store, run.path)

@@ -2,8 +2,9 @@
 
 Recognised columns (the first that is there counts):
 
-- pairs: ``label_0`` and ``label_1`` (1/0, 0/1 or 0.5/0.5, as in Pick-a-Pic; rows with ``has_label`` false are left
-  out), with images ``jpg_0``/``jpg_1`` or ``image_0``/``image_1`` (bytes, or file names relative to the table);
+- pairs: ``label_0`` and ``label_1`` (1/0, 0/1 or 0.5/0.5, as in Pick-a-Pic, or shares between; rows with
+  ``has_label`` false are left out), with images ``jpg_0``/``jpg_1`` or ``image_0``/``image_1`` (bytes, or file names
+  relative to the table), and where 'pixeval pairs' wrote it ``soft_label``, the probability of the preferred image;
 - ratings: ``human``, ``rating``, ``overall_score`` (RichHF; others by ``--human``, as ``artifact_score``), higher is
   better, or ``rank``, lower is better, with one image in ``file_name``, ``filename``, ``image`` or ``path``;
 - both: ``prompt``, ``caption`` or ``text``.
@@ -64,11 +65,14 @@ class Rating:
 
 @dataclass(frozen=True)
 class Choice:
-    """What people think of two images of one prompt: 1 for the first, 0 for the second, 0.5 for a tie."""
+    """What people think of two images of one prompt."""
 
     first: LabelledImage
     second: LabelledImage
     human: float
+    """1 for the first, 0 for the second, 0.5 for a tie: what the published protocols count."""
+    share: float
+    """Of people for the first, or the probability of it; in [0, 1], on the same side as ``human``."""
 
 
 def read_labels(path: Path, human: str | None = None) -> list[Rating] | list[Choice]:
@@ -108,7 +112,17 @@ def _choice(path: Path, row: Row, number: int) -> Choice:
         raise InputError(f"{path}, row {number}: label_0 and label_1 are {first:g} and {second:g}; they must sum to 1")
     prompt = _prompt(row)
     images = [LabelledImage(path, _cell(path, row[side], number, side), prompt) for side in pair]
-    return Choice(images[0], images[1], 0.5 if first == second else float(first > second))
+    human = 0.5 if first == second else float(first > second)
+    return Choice(images[0], images[1], human, _share(path, row, number, first, human))
+
+
+def _share(path: Path, row: Row, number: int, first: float, human: float) -> float:
+    if human == 0.5 or row.get("soft_label") in (None, ""):
+        return first
+    soft = _number(path, row, number, "soft_label")
+    if not 0.5 <= soft <= 1:
+        raise InputError(f"{path}, row {number}: soft_label is {soft:g}; it is the preferred image's, from 0.5 to 1")
+    return soft if human == 1 else 1 - soft
 
 
 def _rating(path: Path, row: Row, number: int, column: str, sign: float) -> Rating:
