@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from tiny_models import CAPTIONS, CHANNELS, RESOLUTION, TINY, save_tiny
+from tiny_models import CAPTIONS, CHANNELS, RESOLUTION, TINY, denoised, first_order, save_tiny
 from torch import Tensor
 
 from pixeval.errors import InputError
+from trainers.conventions import check_conventions, convention_errors
 from trainers.errors import KINDS, add_noise, errors
-from trainers.families.detect import FAMILIES, load
+from trainers.families.detect import FAMILIES, folder_of, load
 from trainers.latent_diffusion import LatentDiffusion
-from trainers.probes import check_sign, convention_errors
 from trainers.schedules import FlowSchedule
 
 LATENT = (2, CHANNELS, RESOLUTION // 2, RESOLUTION // 2)
+WIDE = (2, CHANNELS, RESOLUTION // 2, RESOLUTION)
 
 
 @pytest.fixture(scope="module")
@@ -31,39 +32,49 @@ def draw(seed: int, shape: tuple[int, ...] = LATENT) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def first_stock_step(pipeline: Any, latents: Tensor, prompts: list[str]) -> tuple[Tensor, int]:
-    """Latents after the first step of the stock pipeline called as people call it, and the time of that step."""
-    seen: list[tuple[int, Tensor]] = []
+def stock_steps(pipeline: Any, latents: Tensor, prompts: list[str]) -> list[Tensor]:
+    """Latents before the first step and after each of three, of the stock pipeline called as people call it."""
+    seen = [latents]
     extra: dict[str, Any]
     if hasattr(pipeline, "unet"):
 
         def watch(pipe: Any, i: int, t: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
-            seen.append((int(t), values["latents"].clone()))
+            seen.append(values["latents"].clone())
             return values
 
         extra = {"callback_on_step_end": watch}
     else:
-        extra = {"callback": lambda i, t, x: seen.append((int(t), x.clone())), "use_resolution_binning": False}
+        extra = {"callback": lambda i, t, x: seen.append(x.clone()), "use_resolution_binning": False}
         extra["clean_caption"] = False
     pipeline.set_progress_bar_config(disable=True)
-    pipeline(prompts, latents=latents.clone(), num_inference_steps=4, guidance_scale=1.0, output_type="latent", **extra)
-    return seen[0][1], seen[0][0]
+    pipeline(
+        prompts, latents=latents.clone(), height=RESOLUTION, width=2 * RESOLUTION, num_inference_steps=3,
+        guidance_scale=1.0, output_type="latent", **extra,
+    )  # fmt: skip
+    return seen
+
+
+def our_step(model: LatentDiffusion, i: int, before: Tensor, prompts: list[str]) -> Tensor:
+    """The latents after step ``i`` of the stock run, ``a' x0_hat + s' eps_hat``: DDIM, or DPM-Solver++ of order 1."""
+    scheduler = model.pipeline.scheduler
+    time, after = (scheduler.timesteps[k].repeat(len(before)) for k in (i, i + 1))
+    if isinstance(model.schedule, FlowSchedule):
+        time, after = (scheduler.sigmas[k].repeat(len(before)) * model.schedule.steps for k in (i, i + 1))
+    found = denoised(model, before, time, model.encode_prompts(prompts))
+    a, s = model.coefficients(after)
+    return a * found.x0 + s * found.eps
 
 
 @pytest.mark.parametrize("name", list(TINY))
 @torch.no_grad()
-def test_a_stock_step_equals_the_step_from_eps_and_x0(name: str, folders: dict[str, Path]) -> None:
-    """DDIM, and the first step of DPM-Solver++, both go to ``a' x0_hat + s' eps_hat``."""
-    model, prompts, latents = load(folders[name]), CAPTIONS[:2], draw(0)
-    expected, t = first_stock_step(model.pipeline, latents, prompts)
-    times = model.pipeline.scheduler.timesteps
-    if isinstance(model.schedule, FlowSchedule):
-        t_next, time = float(model.pipeline.scheduler.sigmas[1]) * 1000, torch.tensor([float(t)] * 2)
-    else:
-        t_next, time = int(times[1]), torch.tensor([t] * 2)
-    found = model.denoise(latents, time, model.encode_prompts(prompts))
-    a, s = model.coefficients(torch.tensor([t_next] * 2))
-    torch.testing.assert_close(a * found.x0 + s * found.eps, expected, rtol=1e-4, atol=1e-4)
+def test_stock_steps_equal_the_steps_from_eps_and_x0(name: str, folders: dict[str, Path]) -> None:
+    """The first step, and one away from pure noise, where every coefficient matters; images that are not square."""
+    model, prompts = load(folders[name]), CAPTIONS[:2]
+    latents = stock_steps(first_order(model.pipeline), draw(0, WIDE), prompts)
+    for i in (0, 1):
+        found = our_step(model, i, latents[i], prompts)
+        assert float((found - latents[i]).abs().max()) > 0.05
+        torch.testing.assert_close(found, latents[i + 1], rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -73,12 +84,10 @@ def test_v_prediction_with_a_last_step_of_pure_noise(tmp_path: Path) -> None:
     file = folder / "scheduler" / "scheduler_config.json"
     changes = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-    model, prompts, latents = load(folder), CAPTIONS[:2], draw(0)
-    expected, t = first_stock_step(model.pipeline, latents, prompts)
-    assert t == 999
-    found = model.denoise(latents, torch.tensor([t] * 2), model.encode_prompts(prompts))
-    a, s = model.coefficients(model.pipeline.scheduler.timesteps[1].repeat(2))
-    torch.testing.assert_close(a * found.x0 + s * found.eps, expected, rtol=1e-4, atol=1e-4)
+    model, prompts = load(folder), CAPTIONS[:2]
+    latents = stock_steps(model.pipeline, draw(0, WIDE), prompts)
+    assert int(model.pipeline.scheduler.timesteps[0]) == 999
+    torch.testing.assert_close(our_step(model, 0, latents[0], prompts), latents[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["sd-epsilon", "pixart-flow"])
@@ -157,12 +166,12 @@ def test_a_model_with_the_opposite_sign_is_refused(name: str, last: str, folders
     conditioning = model.encode_prompts(CAPTIONS[:2])
     fit = convention_errors(model, latents, conditioning)
     assert fit.plain < fit.sign_flipped
-    check_sign(model, latents, conditioning)
+    check_conventions(model, latents, conditioning)
     with torch.no_grad():
         for parameter in getattr(model.denoiser, last).parameters():
             parameter.neg_()
     with pytest.raises(InputError, match="sign flipped"):
-        check_sign(model, latents, conditioning)
+        check_conventions(model, latents, conditioning)
 
 
 def truncate(folder: Path, name: str) -> None:
@@ -234,3 +243,13 @@ def test_a_saved_pipeline_is_a_stock_pipeline(name: str, folders: dict[str, Path
         assert torch.equal(value, stock.components[model.denoiser_name].state_dict()[key])
     for key, value in model.vae.state_dict().items():
         assert torch.equal(value, stock.vae.state_dict()[key])
+
+
+def test_a_name_on_the_hub_is_downloaded_and_a_folder_is_not(tmp_path: Path) -> None:
+    def offline(name: str) -> str:
+        raise OSError("there is no network")
+
+    assert folder_of(tmp_path, offline) == tmp_path
+    assert folder_of(Path("owner/name"), lambda name: tmp_path / name) == tmp_path / "owner/name"
+    with pytest.raises(InputError, match=r"owner/name is neither a folder .* \(there is no network\)"):
+        folder_of(Path("owner/name"), offline)

@@ -10,13 +10,32 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
-from tiny_models import RESOLUTION, save_tiny
+from tiny_flow_models import save_tiny_flow
+from tiny_models import RESOLUTION, TINY, save_tiny
 
 from pixeval.errors import InputError
-from trainers.families.detect import load
+from trainers import image_to_image
+from trainers.families.detect import FAMILIES, load
 from trainers.flaw_maps import FlawConfig
 from trainers.image_to_image import RECONSTRUCTION, ImageToImageConfig, blurred, train_image_to_image, translate
+from trainers.latent_diffusion import LatentDiffusion
+from trainers.loop import train
+from trainers.objective import PixelConfig
 from trainers.training_log import read_log
+
+TINY_OF = {
+    "StableDiffusionPipeline": "sd-epsilon",
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux-dev",
+    "PixArtAlphaPipeline": "pixart-flow",
+    "PixArtSigmaPipeline": "pixart-sigma",
+    "SanaPipeline": "sana",
+    "Lumina2Pipeline": "lumina2",
+    "ZImagePipeline": "z-image",
+    "QwenImagePipeline": "qwen-image",
+}
+"""A tiny pipeline for every family."""
 
 
 def paint(path: Path, seed: int) -> None:
@@ -58,11 +77,33 @@ def test_two_steps_add_the_task_and_the_reconstruction(model: str, objective: An
         pixel = line["pixel_error"] + line["pixel_reconstruction_error"] if objective == "both" else 0.0
         assert line["loss"] == pytest.approx(latent + weight * pixel, rel=1e-5)
     checkpoint = run.path / "checkpoints/step-000002"
-    assert DiffusionPipeline.from_pretrained(checkpoint).scheduler.config.prediction_type == "sample"
+    told = {"sd-epsilon": "sample", "pixart-flow": "flow_prediction"}[model]
+    assert DiffusionPipeline.from_pretrained(checkpoint).scheduler.config.prediction_type == told
     images = torch.rand(3, 3, RESOLUTION, RESOLUTION) * 2 - 1
     found = translate(load(checkpoint), images)
     assert found.shape == images.shape and bool(torch.isfinite(found).all())
     assert not torch.equal(found, translate(load(checkpoint), images, RECONSTRUCTION)), "the prompt is the switch"
+
+
+@pytest.mark.parametrize("kind", list(FAMILIES))
+def test_a_saved_model_of_every_family_translates_as_the_trained_one(
+    kind: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, trained = TINY_OF[kind], []
+    folder = (save_tiny if name in TINY else save_tiny_flow)(name, tmp_path / "model")
+
+    def keeping(model: LatentDiffusion, *rest: Any) -> None:
+        train(model, *rest)
+        trained.append(model)
+
+    monkeypatch.setattr(image_to_image, "train", keeping)
+    config = settings(world, tmp_path / "run", steps=1, batch_size=1, resolution=RESOLUTION)
+    run = train_image_to_image(replace(config, model=folder))
+    (model,) = trained
+    model.denoiser.eval()
+    images = torch.rand(2, 3, RESOLUTION, RESOLUTION) * 2 - 1
+    found = translate(load(run.path / "checkpoints/step-000001"), images)
+    torch.testing.assert_close(found, translate(model, images))
 
 
 def test_pairs_of_folders_are_learnt(world: Path, tmp_path: Path) -> None:
@@ -88,6 +129,8 @@ def test_what_means_nothing_here_is_named(world: Path, tmp_path: Path) -> None:
         ({"objective": "control"}, "control"),
         ({"flaws": FlawConfig(detectors=("blur_flaw",)), "objective": "pixel"}, "leave them out"),
         ({"blur": -1.0}, "blur"),
+        ({"pixel": PixelConfig(argument="x0"), "objective": "both"}, r"pixel\.argument"),
+        ({"pixel": PixelConfig(band=(0.0, 0.5)), "objective": "both"}, r"pixel\.band"),
         ({"blur": None}, "input/ and target/"),
     ]
     (tmp_path / "half" / "target").mkdir(parents=True)

@@ -143,8 +143,13 @@ def test_a_perfect_prediction_has_no_error_in_any_parametrisation() -> None:
 
 
 def test_half_precision_predictions_do_not_round_the_pixel_argument() -> None:
-    z_t, eps, s = draw(0), draw(1), torch.full((N, 1, 1, 1), 0.03)
-    assert renoised(z_t, s, (eps + 1e-3).bfloat16(), eps).dtype == torch.float32
+    """In bfloat16 the difference of noises, and its sum with the latent, would be off by a hundredth."""
+    z_t, eps, s = draw(0), draw(1), torch.full((N, 1, 1, 1), 0.9)
+    eps_hat = (eps + 0.1 * draw(2)).bfloat16()
+    wanted = z_t.double() + 0.9 * (eps_hat.double() - eps.double())
+    found = renoised(z_t, s, eps_hat, eps)
+    torch.testing.assert_close(found, wanted.float(), rtol=0, atol=1e-6)
+    assert float((found.bfloat16().double() - wanted).abs().max()) > 5e-3, "it would show"
 
 
 def test_flow_times_follow_the_shift() -> None:

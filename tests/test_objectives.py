@@ -32,7 +32,7 @@ from trainers.latent_diffusion import LatentDiffusion
 from trainers.objective import PixelConfig
 from trainers.pixel_losses import charbonnier, emphasis, pixel_sft
 from trainers.preference import PreferenceConfig, pair_weights, train_preference
-from trainers.reward import Reward, RewardConfig
+from trainers.reward import RewardConfig, named_reward
 from trainers.schedules import target
 from trainers.sft import SftConfig, train_sft
 from trainers.training_log import read_log
@@ -254,7 +254,8 @@ def test_losers_are_weighted_where_they_are_flawed_and_winners_as_told(world: Pa
 @pytest.mark.parametrize("name", ["sharpness", "noise_flaw", "clip_score"])
 def test_a_step_along_the_reward_improves_the_metric_in_its_direction(name: str, world: Path) -> None:
     model = load(world / "models/sd-v")
-    reward = Reward(RewardConfig(name, band=(0.0, 1.0)), model, CAPTIONS, RESOLUTION)
+    reward = named_reward(RewardConfig(name, band=(0.0, 1.0)), model, CAPTIONS, RESOLUTION)
+    assert reward is not None
     z, eps, t, conditioning = batch(model)
     noised = add_noise(model, z, eps, t, conditioning, ("latent",))
     believer = Believer(target("v_prediction", z, eps, *model.coefficients(t)))
@@ -274,7 +275,8 @@ def test_a_step_along_the_reward_improves_the_metric_in_its_direction(name: str,
 
 def test_rewards_are_given_within_their_band_only(world: Path) -> None:
     model = load(world / "models/sd-v")
-    reward = Reward(RewardConfig("contrast"), model, CAPTIONS, RESOLUTION)
+    reward = named_reward(RewardConfig("contrast"), model, CAPTIONS, RESOLUTION)
+    assert reward is not None
     z, eps, t, conditioning = batch(model)
     noised = add_noise(model, z, eps, t, conditioning, ("latent",))
     values, scored = reward.values(model, ask(model, model.denoiser, noised), noised, CAPTIONS[:3])
@@ -452,6 +454,6 @@ def test_the_options_are_reached_from_the_command_line() -> None:
     config = cli.parse(PreferenceConfig, required + words.split(), "pixeval train preference", "")
     assert config.pixel_weight == "balance" and config.balance == BalanceConfig(ratio=0.5)
     assert config.pixel == PixelConfig("x0", "decoder_features", None, (0.0, 0.2))
-    assert config.flaws == FlawConfig("column", ("blur_flaw", "noise_flaw"), 2.0)
+    assert config.flaws == FlawConfig("column", ("blur_flaw", "noise_flaw"), kappa=2.0)
     assert (config.reward.metric, config.loser_safety, config.beta_convention) == ("sharpness", 0.9, "half_mean")
     assert cli.parse(SftConfig, [*required, "--pixel-weight", "3"], "pixeval train sft", "").pixel_weight == 3.0

@@ -17,8 +17,13 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from trainers.errors import Answer, Noised, ask
+from trainers.latent_diffusion import Conditioning, LatentDiffusion
 
 CAPTIONS = ["a red apple", "a blue car", "a green tree", "a yellow star", "two cats", "a house in the snow"]
 CONTEXT = 16
@@ -31,7 +36,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = ["<pad>", "<s>", "</s>", "<unk>"]
-    tokenizer.train_from_iterator(CAPTIONS, trainers.BpeTrainer(vocab_size=120, special_tokens=special))
+    tokenizer.train_from_iterator(CAPTIONS, BpeTrainer(vocab_size=120, special_tokens=special))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
@@ -107,25 +112,31 @@ def tiny_stable_diffusion(prediction_type: str = "epsilon") -> StableDiffusionPi
     )
 
 
-def tiny_pixart(prediction_type: str = "flow_prediction", sigma: bool = False, learned_variance: bool = False) -> Any:
-    """A DiT pipeline for 32 px, 16 x 16 latents in 2 x 2 patches."""
+def tiny_pixart(
+    prediction_type: str = "flow_prediction", sigma: bool = False, learned_variance: bool = False, sized: bool = False
+) -> Any:
+    """A DiT pipeline for 32 px, 16 x 16 latents in 2 x 2 patches.
+
+    sized: it is told size and aspect of the image, as the stock pipeline does where ``sample_size`` is 128.
+    """
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
+    heads = 3 if sized else 2  # embeddings of height, width and aspect lie side by side
     text = T5Config(
         vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0,
         pad_token_id=0, eos_token_id=2,
     )  # fmt: skip
     transformer = PixArtTransformer2DModel(
-        sample_size=RESOLUTION // 2,
+        sample_size=128 if sized else RESOLUTION // 2,
         patch_size=2,
         in_channels=CHANNELS,
         out_channels=CHANNELS * 2 if learned_variance else CHANNELS,
         num_layers=1,
-        num_attention_heads=2,
+        num_attention_heads=heads,
         attention_head_dim=8,
-        cross_attention_dim=16,
+        cross_attention_dim=8 * heads,
         caption_channels=16,
-        use_additional_conditions=False,
+        use_additional_conditions=sized,
     )
     scheduler = DPMSolverMultistepScheduler(
         prediction_type=prediction_type, use_flow_sigmas=prediction_type == "flow_prediction"
@@ -147,6 +158,7 @@ TINY = {
     "pixart-flow": lambda: tiny_pixart("flow_prediction"),
     "pixart-epsilon": lambda: tiny_pixart("epsilon", learned_variance=True),
     "pixart-sigma": lambda: tiny_pixart("epsilon", sigma=True, learned_variance=True),
+    "pixart-sized": lambda: tiny_pixart("epsilon", sized=True),
 }
 """One tiny pipeline of every kind that we train, by name."""
 
@@ -155,3 +167,16 @@ def save_tiny(name: str, folder: Path) -> Path:
     """Save one of :data:`TINY` in ``folder``; returns it."""
     TINY[name]().save_pretrained(folder)
     return folder
+
+
+def denoised(model: LatentDiffusion, z_t: Tensor, t: Tensor, conditioning: Conditioning) -> Answer:
+    """What training reads off a model at noisy latents: its output, eps_hat and x0_hat."""
+    s = model.coefficients(t)[1]
+    return ask(model, model.denoiser, Noised(z_t, t, s, torch.zeros_like(z_t), conditioning, None))
+
+
+def first_order(pipeline: Any) -> Any:
+    """The pipeline with DPM-Solver++, where it has that, of first order: every step is one of DDIM."""
+    if isinstance(pipeline.scheduler, DPMSolverMultistepScheduler):
+        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, solver_order=1)
+    return pipeline

@@ -40,7 +40,8 @@ def _groups(decoder: nn.Module) -> list[nn.Module]:
     blocks += list(decoder.get_submodule("up_blocks").children())
     for block in blocks:
         lists = [part for part in block.children() if isinstance(part, nn.ModuleList)]
-        found += [part for parts in lists for part in parts] if lists else list(block.children())
+        # An entry may be None: an AutoencoderKL made with mid_block_add_attention=False.
+        found += [part for parts in lists for part in parts if part is not None] if lists else list(block.children())
     return found
 
 

@@ -137,8 +137,3 @@ def rows_of(maps: Sequence[Tensor] | None, rows: Tensor, flips: Tensor | None = 
         return None
     found = torch.stack([maps[row] for row in rows.tolist()]).float() / 255
     return found if flips is None else torch.where(flips[:, None, None, None], found.flip(-1), found)
-
-
-def stacked(maps: Sequence[Tensor]) -> Tensor | None:
-    """Maps of all images, N x 1 x H x W; None where there are none."""
-    return torch.stack(list(maps)) if maps else None

@@ -92,7 +92,7 @@ def train_image_to_image(config: ImageToImageConfig, on_checkpoint: OnCheckpoint
         return translated_latents(model, data, size, config.blur)
 
     begun = start(config, TRAINER, read)
-    if "prediction_type" in begun.model.pipeline.scheduler.config:
+    if begun.model.prediction != "flow_prediction":
         # What the output now is. A flow's scheduler has no word for it and keeps its times, which its family relies on.
         begun.model.pipeline.scheduler.register_to_config(prediction_type="sample")
     loss = image_to_image_loss(begun.model, begun.data, config, begun.composition)

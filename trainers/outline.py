@@ -3,19 +3,20 @@
 import inspect
 import json
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pixeval.errors import InputError
-from pixeval.pipelines import resolve_model
-from trainers.families.detect import FAMILIES
+from trainers.families.detect import FAMILIES, folder_of
 from trainers.latent_diffusion import Conditioning, LatentDiffusion
 
 CONFIGURATIONS = ["model_index.json", "*/config.json", "*/scheduler_config.json", "*/tokenizer_config.json"]
@@ -37,8 +38,7 @@ class Outline:
     """
 
     def __init__(self, model: Path, device: torch.device | None = None) -> None:
-        found = resolve_model(str(model))
-        self.folder = found if isinstance(found, Path) else _download(found)
+        self.folder = folder_of(model, partial(snapshot_download, allow_patterns=CONFIGURATIONS))
         self.index = read_json(self.folder / "model_index.json")
         self.name = str(self.index.get("_class_name"))
         if self.name not in FAMILIES:
@@ -156,12 +156,3 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def _plain(value: Any) -> bool:
     return isinstance(value, Tensor)
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=CONFIGURATIONS))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} is neither a folder nor a model that can be downloaded ({error})") from error

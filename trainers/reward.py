@@ -1,4 +1,4 @@
-"""Any differentiable metric of the catalogue as a reward on decoded predictions.
+"""Any differentiable metric of the catalogue, or any differentiable Scorer, as a reward on decoded predictions.
 
 As ReFL (ImageReward, arXiv 2304.05977) and AlignProp (arXiv 2310.03739) do, a metric is maximised by gradient through
 the frozen decoder; here from the one-step prediction of a noised training image, without sampling. A reward that is
@@ -16,11 +16,14 @@ from pixeval.catalog import find, load
 from pixeval.encoders import ClipEncoder
 from pixeval.errors import InputError
 from pixeval.metric_spec import MetricSpec
-from pixeval.protocols import SelectiveScorer
+from pixeval.protocols import Scorer, SelectiveScorer
+from pixeval.runs import Run
 from trainers.errors import Answer, Argument, Band, Noised, decoder_argument, no_error, rows_within, spread_rows
 from trainers.latent_diffusion import LatentDiffusion
 
 REWARDING = ("quality", "flaws", "alignment")
+SCORER = "reward_scorer"
+"""Where ``run.json`` has the fingerprint of a reward that was given as an object."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,31 @@ def rewarding(config: RewardConfig) -> MetricSpec:
     lacking = sorted({"questions", "objects", "general_clip"} & set(spec.needs))
     if lacking:
         raise InputError(f"{spec.name} cannot be a reward: it needs {lacking[0]}, which training has not")
-    if not config.weight > 0:
-        raise InputError(f"reward.weight must be positive, got {config.weight}; the metric's direction is known")
+    _check_weight(config)
     return spec
 
 
-class Reward:
-    """The reward of a batch: values per image for the log, and their weighted negative for the loss.
+def check_scorer(scorer: Scorer | None, config: RewardConfig, out: Path) -> None:
+    """See that a Scorer is the only reward, and that of the run in ``out`` where there is one.
+
+    Raises:
+        InputError: it is not.
+    """
+    if scorer is not None:
+        if config.metric is not None:
+            raise InputError(f"there is one reward: give reward.metric {config.metric} or a Scorer, not both")
+        _check_weight(config)
+    if (out / "metrics.jsonl").exists() and (out / "run.json").exists():
+        known, given = Run.open(out).info.get(SCORER), None if scorer is None else scorer.fingerprint
+        if known != given:
+            raise InputError(
+                f"{out} holds a run with the reward {known or 'of its settings'}, not {given or 'without a Scorer'}. "
+                "Give another folder, or the same Scorer to continue it."
+            )
+
+
+def named_reward(config: RewardConfig, model: LatentDiffusion, captions: Sequence[str], side: int) -> "Reward | None":
+    """The reward that the settings name; None where they name none.
 
     Args:
         config: the settings.
@@ -68,19 +89,37 @@ class Reward:
     Raises:
         InputError: as :func:`rewarding`; or the images are too small, or the weights not usable.
     """
+    if config.metric is None:
+        return None
+    spec = rewarding(config)
+    if side < spec.min_side:
+        raise InputError(f"{spec.name} needs images of at least {spec.min_side} pixels, training has {side}")
+    device = str(model.device)
+    encoder = ClipEncoder.load().to(device) if "clip" in spec.needs else None
+    weights = None if config.weights is None else str(config.weights)
+    scorer = load(spec, encoder=encoder, captions=captions, weights=weights)
+    if "weights" in spec.needs:
+        scorer = scorer.to(device)
+    return Reward(config, scorer, spec.higher_is_better, spec.needs_prompt)
 
-    def __init__(self, config: RewardConfig, model: LatentDiffusion, captions: Sequence[str], side: int) -> None:
-        spec = rewarding(config)
-        if side < spec.min_side:
-            raise InputError(f"{spec.name} needs images of at least {spec.min_side} pixels, training has {side}")
-        device = str(model.device)
-        encoder = ClipEncoder.load().to(device) if "clip" in spec.needs else None
-        weights = None if config.weights is None else str(config.weights)
-        self.config, self.spec = config, spec
-        self._scorer = load(spec, encoder=encoder, captions=captions, weights=weights)
-        if "weights" in spec.needs:
-            self._scorer = self._scorer.to(device)
-        self._sign = 1.0 if spec.higher_is_better else -1.0
+
+class Reward:
+    """The reward of a batch: values per image for the log, and their weighted negative for the loss.
+
+    Args:
+        config: weight, argument and band.
+        scorer: differentiable, on the model's device. A :class:`~pixeval.protocols.SelectiveScorer` is asked which
+            prompts it can take; '' is a caption that was dropped.
+        higher_is_better: its direction.
+        needs_prompt: it means nothing for the empty prompt.
+    """
+
+    def __init__(
+        self, config: RewardConfig, scorer: Scorer, higher_is_better: bool = True, needs_prompt: bool = False
+    ) -> None:
+        self.config = config
+        self._scorer, self._needs_prompt = scorer, needs_prompt
+        self._sign = 1.0 if higher_is_better else -1.0
 
     def values(
         self, model: LatentDiffusion, answer: Answer, noised: Noised, prompts: Sequence[str]
@@ -115,12 +154,14 @@ class Reward:
 
     def _score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
-            found: Tensor = self._scorer(images, prompts)
-        return found.float()
+            return self._scorer(images, prompts).float()
 
     def _can_score(self, prompt: str) -> bool:
-        if not self.spec.needs_prompt:
-            return True
-        if not prompt:  # dropped for classifier-free guidance
+        if self._needs_prompt and not prompt:  # dropped for classifier-free guidance
             return False
         return not isinstance(self._scorer, SelectiveScorer) or self._scorer.hindrance(prompt) is None
+
+
+def _check_weight(config: RewardConfig) -> None:
+    if not config.weight > 0:
+        raise InputError(f"reward.weight must be positive, got {config.weight}; the direction is known")

@@ -1,7 +1,10 @@
 """From a checkpoint to its family, with every file checked before anything is loaded."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -44,8 +47,7 @@ def load(model: Path) -> LatentDiffusion:
     Raises:
         InputError: nothing there, an unsupported family, a missing, truncated or pickled file.
     """
-    found = resolve_model(str(model))
-    folder = found if isinstance(found, Path) else _download(found)
+    folder = folder_of(model, partial(DiffusionPipeline.download, use_safetensors=True))
     name, absent = check_trainable(folder), check_pipeline_folder(folder)
     try:
         pipeline = getattr(diffusers, name).from_pretrained(
@@ -58,6 +60,25 @@ def load(model: Path) -> LatentDiffusion:
     family = FAMILIES[name](pipeline)
     family.folder = folder
     return family
+
+
+def folder_of(model: Path, download: Callable[[str], Any]) -> Path:
+    """Where a pipeline lies: a folder, that of a bundled model, or what is downloaded of a name on the hub.
+
+    Args:
+        model: as for :func:`load`.
+        download: given the name, returns the folder that it has been downloaded to.
+
+    Raises:
+        InputError: there is nothing.
+    """
+    found = resolve_model(str(model))
+    if isinstance(found, Path):
+        return found
+    try:
+        return Path(download(found))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{found} is neither a folder nor a model that can be downloaded ({error})") from error
 
 
 def check_trainable(folder: Path) -> str:
@@ -96,10 +117,3 @@ def _check_weights(folder: Path) -> None:
         if pickled:
             raise InputError(f"{folder / pickled[0]} is pickled, which is never loaded. Convert it to safetensors.")
         raise InputError(f"{folder} has no weights (*.safetensors): the checkpoint is incomplete. Download it again.")
-
-
-def _download(name: str) -> Path:
-    try:
-        return Path(DiffusionPipeline.download(name, use_safetensors=True))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} is neither a folder nor a model that can be downloaded ({error})") from error
