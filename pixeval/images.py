@@ -35,12 +35,19 @@ def read_image(path: Path) -> Tensor:
     return decode_image(data, path.name)
 
 
-def decode_image(data: bytes, name: str) -> Tensor:
-    """As :func:`read_image`, from the bytes of a file called ``name``."""
+def decode_image(
+    data: bytes, name: str, formats: tuple[str, ...] | None = None, most_pixels: int = MAX_PIXELS
+) -> Tensor:
+    """As :func:`read_image`, from the bytes of a file called ``name``.
+
+    Args:
+        formats: Pillow's names of those that are read; none for all that it knows.
+    """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise UnreadableImage(f"{name} has {opened.width}x{opened.height} pixels; the limit is 100 million")
+        with Image.open(io.BytesIO(data), formats=formats) as opened:
+            if opened.width * opened.height > most_pixels:
+                size = f"{opened.width}x{opened.height}"
+                raise UnreadableImage(f"{name} has {size} pixels; the limit is {most_pixels // 10**6} million")
             opened.load()
             return _to_tensor(ImageOps.exif_transpose(opened))
     except UnreadableImage:

@@ -44,6 +44,19 @@ class SelectiveScorer(Protocol):
 
 
 @runtime_checkable
+class PartingScorer(Protocol):
+    """A :class:`Scorer` that reads a long prompt in parts, where the published program cuts it."""
+
+    fingerprint: str
+
+    def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor: ...
+
+    def parts(self, prompt: str) -> int:
+        """How many; with more than one the value does not compare with published ones."""
+        ...
+
+
+@runtime_checkable
 class SharingScorer(Protocol):
     """A :class:`Scorer` of images and prompts that can take the images' features from a shared encoder."""
 

@@ -21,7 +21,7 @@ from pixeval.stats.bootstrap import mean_interval
 from pixeval.validation.people import protocol_figures
 from reward_models.agreement import Judged, majorities
 from reward_models.judgements import Judgement, read_judgements
-from reward_models.vlm_judge import Answer, UnclearAnswer, Verdict, VlmJudge
+from reward_models.vlm_judge import MOST_TOKENS, Answer, TokenField, UnclearAnswer, Verdict, VlmJudge
 from trainers.training_log import append, read_lines, truncate_log
 
 
@@ -43,6 +43,12 @@ class RewardJudgeConfig:
     """At most so many pairs, the first ones; none for all."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the key."""
+    max_tokens: int = MOST_TOKENS
+    """Of one answer, thoughts included. A model that thinks longer has no answer; one that does not needs few."""
+    token_field: TokenField = "max_tokens"
+    """How the service calls that."""
+    temperature: float | None = 0.0
+    """'None' for the service's own; some models take no other."""
 
 
 def judge(config: RewardJudgeConfig) -> dict[str, Any]:
@@ -50,11 +56,20 @@ def judge(config: RewardJudgeConfig) -> dict[str, Any]:
 
     Raises:
         InputError: a bad table, an endpoint that does not answer, or no pair that could be judged. Pairs with an image
-            that cannot be read, or an answer that is none of the three, are left out and counted.
+            that cannot be read, that the service refuses, or with an answer that is none of the three are left out and
+            counted.
     """
-    if config.pairs is not None and config.pairs < 1:
-        raise InputError(f"--pairs must be at least 1, got {config.pairs}")
-    asked = VlmJudge(config.endpoint, config.model, config.key_variable)
+    for name, value in (("--pairs", config.pairs), ("--max-tokens", config.max_tokens)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    asked = VlmJudge(
+        config.endpoint,
+        config.model,
+        config.key_variable,
+        most_tokens=config.max_tokens,
+        token_field=config.token_field,
+        temperature=config.temperature,
+    )
     pairs = [one.judgement for one in majorities([Judged(j, 0.0) for j in read_judgements(config.table)])]
     pairs = pairs[: config.pairs]
     config.out.mkdir(parents=True, exist_ok=True)

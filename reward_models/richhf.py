@@ -1,9 +1,10 @@
-"""RichHF-18K (Liang et al. 2024, arXiv 2312.10240), where a user has it: scores, and maps of artefacts.
+"""RichHF-18K (Liang et al. 2024, arXiv 2312.10240), where a user has it: artefact scores, and maps of artefacts.
 
 As published (github.com/google-research-datasets/richhf-18k, read by google-research/richhf_18k): ``train.tfrecord``,
 ``dev.tfrecord`` and ``test.tfrecord`` with a file name of Pick-a-Pic v1, four scores (higher is better; a high artefact
 score means few of them), a label for each word of the prompt, and two maps as greyscale image files of 512 x 512, white
-where all annotators marked. The images themselves come from Pick-a-Pic.
+where all annotators marked. Read are the name, the artefact score and its map; the rest is not looked at. The images
+themselves come from Pick-a-Pic.
 """
 
 import io
@@ -24,7 +25,6 @@ from reward_models.flaw_examples import Marked
 from reward_models.tfrecord import DamagedRecord, Feature, parse_example, read_records
 
 Part = Literal["train", "dev", "test"]
-SCORES = ("aesthetics_score", "artifact_score", "misalignment_score", "overall_score")
 MAP_SIDE = 4096
 """Longest side of a map that is decoded; the published ones have 512."""
 
@@ -35,13 +35,10 @@ class RichHf:
 
     filename: str
     """Of Pick-a-Pic, as ``train/UID.png``; never used as a path."""
-    scores: dict[str, float]
+    rating: float
+    """The artefact score, higher for fewer artefacts."""
     artifacts: Tensor
     """H x W in [0, 1], the map as it is."""
-    misalignment: Tensor
-    """H x W in [0, 1]."""
-    words: tuple[int, ...]
-    """For each word of the prompt, 1 where it agrees with the image and 0 where it does not."""
 
 
 def read_richhf(file: Path, problems: list[str]) -> Iterator[RichHf]:
@@ -93,7 +90,7 @@ def richhf_examples(folder: Path, images: Path, part: Part, most: int, problems:
             problems.append(f"{source.name}: {error}; left out")
             continue
         mask = F.interpolate(record.artifacts[None, None], tuple(pixels.shape[-2:]), mode="area")[0, 0]
-        yield Marked(pixels, mask, name, "RichHF-18K", by_people=True, rating=record.scores["artifact_score"])
+        yield Marked(pixels, mask, name, "RichHF-18K", by_people=True, rating=record.rating)
     if missing:
         problems.append(f"{source.name}: {missing} images are not below {images.name} and left out")
 
@@ -123,16 +120,7 @@ def _stem(filename: str) -> str:
 
 
 def _record(features: dict[str, Feature]) -> RichHf:
-    labels = _text(features, "prompt_misalignment_label").split()
-    if any(label not in ("0", "1") for label in labels):
-        raise DamagedRecord("prompt_misalignment_label is not of 0 and 1")
-    return RichHf(
-        _text(features, "filename"),
-        {name: _number(features, name) for name in SCORES},
-        _map(features, "artifact_map"),
-        _map(features, "misalignment_map"),
-        tuple(map(int, labels)),
-    )
+    return RichHf(_text(features, "filename"), _number(features, "artifact_score"), _map(features, "artifact_map"))
 
 
 def _first(features: dict[str, Feature], name: str) -> bytes | float:
@@ -163,8 +151,9 @@ def _map(features: dict[str, Feature], name: str) -> Tensor:
         raise DamagedRecord(f"{name} is no image")
     try:
         with Image.open(io.BytesIO(value), formats=("PNG", "JPEG")) as opened:
-            if max(opened.size) > MAP_SIDE:
-                raise DamagedRecord(f"{name} has {opened.width}x{opened.height} pixels")
-            return torch.from_numpy(np.array(opened.convert("L"), dtype=np.float32)) / 255
-    except (OSError, ValueError, SyntaxError) as error:
+            width, height = opened.size
+            if max(width, height) <= MAP_SIDE:
+                return torch.from_numpy(np.array(opened.convert("L"), dtype=np.float32)) / 255
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DamagedRecord(f"{name} is not an image that can be read") from error
+    raise DamagedRecord(f"{name} has {width}x{height} pixels; {MAP_SIDE} a side are the most")

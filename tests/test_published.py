@@ -3,9 +3,11 @@
 Where the authors' arithmetic can be written down or run, it is the reference here.
 """
 
+import json
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from pixeval.images import to_uint8
 from pixeval.metrics.image_reward import ImageReward
 from pixeval.metrics.preference import HpsV2, PickScore, load_hps
 from pixeval.records import ObjectSpec, Prompt, RelationSpec
+from pixeval.scoring.evaluate import ScoreConfig, score
+from pixeval.scoring.summary import render
 
 PROMPTS = ["a red apple", "a blue car", "a red apple"]
 OBJECTS = (ObjectSpec("apple", "red"), ObjectSpec("dog", at_least=0, at_most=2))
@@ -207,6 +211,35 @@ def test_hps_comes_from_a_converted_state_dict(tmp_path: Path, monkeypatch: pyte
 def test_no_part_of_a_long_prompt_is_lost(name: str, scorers: Scorers) -> None:
     image, words = tiny.images(1), "a blue car on a road with a green tree and a yellow sun and a grey cat " * 3
     assert not torch.allclose(scorers[name](image, [words]), scorers[name](image, [words + "dog"]))
+
+
+def test_prompts_that_are_read_in_parts_are_counted_and_told(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    words = "a blue car on a road with a green tree and a yellow sun and a grey cat "
+    texts = ["a red apple", words * 2, words * 2, words * 3]
+    for number in range(4):
+        Image.fromarray(to_uint8(tiny.images(4))[number]).save(tmp_path / "images" / f"{number}.png")
+    rows = [json.dumps({"file_name": f"{number}.png", "prompt": text}) for number, text in enumerate(texts)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
+    weights = (f"pickscore={tiny.write_clip(tmp_path / 'clip')}", f"hpsv2={write_tiny_clip(tmp_path / 'hps')}")
+    config = ScoreConfig(
+        tmp_path / "images",
+        ("pickscore", "hpsv2", "contrast"),
+        tmp_path / "prompts.jsonl",
+        out=tmp_path / "out",
+        weights=weights,
+        cache="none",
+    )
+    found = score(config)
+    assert found is not None
+    assert found["in_parts"] == [
+        {"metric": "pickscore", "n": 2, "prompts": 3},
+        {"metric": "hpsv2", "n": 2, "prompts": 3},
+    ]
+    told = " ".join(render(found).split())
+    assert "pickscore: 2 of 3 prompts are longer than its CLIP reads and scored in parts: their values do not" in told
+    again = score(replace(config, metrics=("contrast",)))
+    assert again is not None and again["in_parts"] == [] and "scored in parts" not in render(again)
 
 
 def test_image_reward_refuses_long_prompts_with_a_reason(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_png import png_that_says
 from tiny_tfrecord import crc32c, example, field, png, record, rich_example
 
 from pixeval.errors import InputError
@@ -71,17 +72,18 @@ def test_what_is_no_example_of_richhf_is_left_out_with_a_reason(tmp_path: Path) 
     file = tmp_path / "dev.tfrecord"
     whole = rich_example("dev/a.png", MAP, 0.75)
     broken = whole.replace(png(MAP), png(MAP)[:40].ljust(len(png(MAP)), b"\0"))
-    unsure = whole.replace(b"1 0 1", b"1 2 1")
-    file.write_bytes(b"".join(map(record, (whole, broken, example({"filename": b"x"}), unsure, b"\x0b"))))
+    score = {"filename": b"x", "artifact_score": 0.5}
+    large = [example({**score, "artifact_map": png_that_says(side, side)}) for side in (5000, 20_000)]
+    file.write_bytes(b"".join(map(record, (whole, broken, example({"filename": b"x"}), *large, b"\x0b"))))
     problems: list[str] = []
     (found,) = read_richhf(file, problems)
-    assert found.filename == "dev/a.png" and found.words == (1, 0, 1)
-    assert found.scores["artifact_score"] == 0.75 and found.scores["overall_score"] == 0.5
+    assert found.filename == "dev/a.png" and found.rating == 0.75
     torch.testing.assert_close(found.artifacts, torch.from_numpy(MAP / 255).float())
     assert [problem.split("(")[1].split(")")[0] for problem in problems] == [
         "artifact_map is not an image that can be read",
-        "it has no prompt_misalignment_label",
-        "prompt_misalignment_label is not of 0 and 1",
+        "it has no artifact_score",
+        "artifact_map has 5000x5000 pixels; 4096 a side are the most",
+        "artifact_map is not an image that can be read",
         "a field of the unknown kind 3",
     ]
 

@@ -1,7 +1,8 @@
 """Which image people prefer for a prompt: CLIPs that were fine-tuned on choices of people.
 
 No prompt is cut off: one longer than CLIP's context is encoded in parts (see ``ClipEncoder.encode_text``). The
-published programs cut at 77 tokens without a word, so for longer prompts their numbers differ from these.
+published programs cut at 77 tokens without a word, so for longer prompts their numbers differ from these; ``pixeval
+score`` tells of how many prompts that is so.
 """
 
 from collections.abc import Sequence
@@ -49,6 +50,10 @@ class _ClipPreference:
         """Move the weights; returns itself."""
         self.encoder.to(device)
         return self
+
+    def parts(self, prompt: str) -> int:
+        """In how many parts a prompt is read; the authors' program reads the first and drops the others."""
+        return len(self.encoder.split(prompt))
 
     def scale(self) -> float:
         """What the cosine is multiplied by."""

@@ -16,6 +16,7 @@ from pixeval.encoders import ClipEncoder, Precision
 from pixeval.errors import InputError
 from pixeval.folder import ImageSet, folder_run
 from pixeval.metric_spec import FAMILIES, MetricSpec
+from pixeval.protocols import PartingScorer
 from pixeval.records import Prompt, Score
 from pixeval.runs import Run
 from pixeval.scoring.cache import Cache, open_cache
@@ -105,7 +106,7 @@ def score(config: ScoreConfig) -> dict[str, Any] | None:
         with shard.first_goes_ahead():
             run = folder_run(config.target, out, config.prompts)
     names = [spec.name for spec in specs]
-    score_run(
+    in_parts = score_run(
         run,
         names,
         encoder=encoder,
@@ -121,7 +122,7 @@ def score(config: ScoreConfig) -> dict[str, Any] | None:
     )
     if not shard.is_first:
         return None
-    summary = summarise(run, names, left_out)
+    summary = {**summarise(run, names, left_out), "in_parts": in_parts}
     if config.heatmaps:
         weights = parse_weights(config.weights, CATALOG)
         flaws, _ = _load([spec for spec in specs if spec.family == "flaws"], None, (), {}, weights, device)
@@ -155,7 +156,7 @@ def score_run(
     cache: Cache | None = None,
     shard: Shard = ALONE,
     engine: Engine = "local",
-) -> None:
+) -> list[dict[str, Any]]:
     """Score the samples of ``run`` and write ``scores.parquet`` and ``set_scores.parquet``.
 
     Args:
@@ -170,6 +171,9 @@ def score_run(
         cache: what was computed before, in any run; none by default.
         shard: this process's part of the images; the first writes the tables when all are done.
         engine: ``local``, or ``ray`` (see :mod:`pixeval.scoring.ray_pass`).
+
+    Returns:
+        Rows of ``metric``, ``n`` and ``prompts``: how many of the run's prompts a published metric read in parts.
 
     Raises:
         InputError: an unknown metric, no samples, no reference or weights where they are needed, or a full disk.
@@ -205,7 +209,7 @@ def score_run(
         images_pass.run(batch_size, save_every, progress, shard)
     shard.wait()
     if not shard.is_first:
-        return
+        return []
     table = ScoreTable(run, images.samples) if shard.count > 1 else table
     table.finish()
     stores = {"clip": features, "spectrum": FeatureStore(SpectrumEncoder(device), cache)}
@@ -215,6 +219,16 @@ def score_run(
             known = run.set_scores()
             found = score_sets(images, against, metrics_of_store, store, known, batch_size, device)
             save_set_scores(run, found)
+    return _in_parts(loaded, captions)
+
+
+def _in_parts(metrics: Sequence[LoadedMetric], prompts: Sequence[str]) -> list[dict[str, Any]]:
+    rows = []
+    for metric in metrics:
+        if isinstance(metric.scorer, PartingScorer):
+            n = sum(metric.scorer.parts(prompt) > 1 for prompt in prompts)
+            rows += [{"metric": metric.spec.name, "n": n, "prompts": len(prompts)}] if n else []
+    return rows
 
 
 def score_folder(

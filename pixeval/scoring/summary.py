@@ -163,6 +163,10 @@ def render(summary: dict[str, Any]) -> str:
     if summary["unscored"]:
         lines = [f"{row['metric']}: {row['n']} without a value: {row['reason']}" for row in summary["unscored"]]
         blocks.append(_listed("values that are missing", lines))
+    if summary.get("in_parts"):
+        told = "longer than its CLIP reads and scored in parts: their values do not compare with published ones"
+        lines = [f"{row['metric']}: {row['n']} of {row['prompts']} prompts are {told}" for row in summary["in_parts"]]
+        blocks.append(_listed("read with care", lines))
     if summary["left_out"]:
         by_reason: dict[str, list[str]] = {}
         for row in summary["left_out"]:
