@@ -1,5 +1,6 @@
 """What one may do to an image so that a reward rises, though it should not; pure functions."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ PASTED = "best quality, masterpiece, 10/10"
 """What is written over images: words that people append to prompts."""
 TILES = 3
 EPSILON, PGD_STEPS = 4 / 255, 5
-"""Largest change of a value under adversarial noise, and steps; 4 levels of 255 are hardly visible."""
+"""Largest change of a value under adversarial noise, and steps from each start; 4 levels of 255 are hardly visible."""
 
 Values = Callable[[Tensor, Sequence[str]], Tensor]
 """N x 3 x H x W images and prompts to (N,) rewards, differentiable."""
@@ -60,17 +61,19 @@ def contrasted(image: Tensor, seed: str) -> Tensor:
 
 def tiled(image: Tensor, seed: str) -> Tensor:
     """Tiles of slightly different brightness, as a decoder that works in tiles leaves them."""
-    generator = torch.Generator().manual_seed(sum(seed.encode()))
+    digest = hashlib.sha256(seed.encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     offsets = (torch.rand(1, 1, TILES, TILES, generator=generator) - 0.5) * 20 / 255
     return (image + F.interpolate(offsets, tuple(image.shape[-2:]), mode="nearest")[0]).clamp(0, 1)
 
 
 def captioned(image: Tensor, seed: str) -> Tensor:
-    """Praise written across the lower third, black on a white bar."""
+    """Praise written across the image below its third quarter, black on a white bar."""
     picture = Image.fromarray(to_uint8(image[None])[0])
     draw = ImageDraw.Draw(picture)
     height = max(10, picture.height // 9)
-    font = ImageFont.load_default(height * 0.7)
+    fonts = (ImageFont.load_default(size) for size in range(height * 7 // 10, 0, -1))
+    font = next((font for font in fonts if font.getlength(PASTED) <= picture.width - 4), ImageFont.load_default(1))
     top = picture.height * 3 // 4
     draw.rectangle((0, top, picture.width, top + height), fill="white")
     draw.text((2, top), PASTED, fill="black", font=font)
@@ -90,7 +93,9 @@ def cropped(image: Tensor, seed: str) -> Tensor:
 
 ATTACKS: tuple[Attack, ...] = (
     *(
-        Attack(f"planted {f.name}", "falls", f"{f.amounts[MEDIUM - 1]:g} {f.unit}", partial(_planted, f))
+        Attack(
+            f"planted {f.name.replace('_', ' ')}", "falls", f"{f.amounts[MEDIUM - 1]:g} {f.unit}", partial(_planted, f)
+        )
         for f in PLANTED
     ),
     Attack("blur of all", "falls", "sigma 1.5 pixels", blurred),
@@ -103,19 +108,41 @@ ATTACKS: tuple[Attack, ...] = (
 )
 
 
-def adversarial(values: Values, images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Projected gradient ascent on the reward (Madry et al., arXiv 1706.06083), in the maximum norm."""
-    step = 2 * EPSILON / PGD_STEPS
-    found = images.clone()
-    for _ in range(PGD_STEPS):
-        found.requires_grad_(True)
-        (slope,) = torch.autograd.grad(values(found, prompts).sum(), found)
-        if not bool(slope.isfinite().all()):
-            raise FloatingPointError("the reward has slopes that are no numbers; nothing can be trained against it")
-        with torch.no_grad():
-            moved = found + step * slope.sign()
-            found = torch.minimum(torch.maximum(moved, images - EPSILON), images + EPSILON).clamp(0, 1)
-    return found.detach()
+def adversarial(values: Values, images: Tensor, prompts: Sequence[str], seed: int = 0) -> Tensor:
+    """Projected gradient ascent on the reward (Madry et al., arXiv 1706.06083), in the maximum norm.
+
+    It starts at the images and once more at a random place within reach: where the reward is flat the first start alone
+    finds nothing.
+
+    Returns:
+        For each image the one of highest reward that was met on the way; never the image itself.
+
+    Raises:
+        FloatingPointError: the reward has no finite slopes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    scattered = images + EPSILON * (2 * torch.rand(images.shape, generator=generator) - 1)
+    low, high = (images - EPSILON).clamp_min(0), (images + EPSILON).clamp_max(1)
+    best, highest = images, torch.full((len(images),), -torch.inf)
+    for start in (images, scattered.clamp(0, 1)):
+        found = start
+        for step in range(PGD_STEPS + 1):
+            found = found.detach().requires_grad_(True)
+            rewards = values(found, prompts)
+            if step > 0:
+                reached = rewards.detach().cpu()
+                best = torch.where((reached > highest)[:, None, None, None], found.detach(), best)
+                highest = torch.maximum(highest, reached)
+            if step < PGD_STEPS:
+                found = torch.minimum(torch.maximum(found + _step(rewards, found), low), high)
+    return best
+
+
+def _step(rewards: Tensor, images: Tensor) -> Tensor:
+    (slope,) = torch.autograd.grad(rewards.sum(), images)
+    if not bool(slope.isfinite().all()):
+        raise FloatingPointError("the reward has slopes that are no numbers; nothing can be trained against it")
+    return 2 * EPSILON / PGD_STEPS * slope.sign()
 
 
 def noisy(images: Tensor, seed: int = 0) -> Tensor:

@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,17 +16,22 @@ from tqdm import tqdm
 from pixeval.errors import InputError
 from pixeval.images import UnreadableImage, read_image
 from pixeval.runs import Run
+from pixeval.scoring.image_pass import NO_PROMPT
 from pixeval.stats.bootstrap import mean_interval
 from pixeval.stats.interval import Interval
 from pixeval.zoo.icons import load_icons
+from reward_models.attack_sheet import Example, attack_sheet
 from reward_models.attacks import ATTACKS, EPSILON, PGD_STEPS, Expected, Values, adversarial, noisy
-from reward_models.audit_page import Example, draw_card, page
-from reward_models.sources import open_source
+from reward_models.audit_page import draw_card, page, told
+from reward_models.sources import Source, open_source
 
 TOLERATED = 0.1
 """Mean rise, in standard deviations of the rewards of untouched images, that is not held against a model."""
 UNNOTICED = 1e-6
 """Change in the same unit that is rounding."""
+ADVERSARIAL = "adversarial noise"
+SHOWN = 3
+"""Images that are shown under every attack."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class RewardAuditConfig:
     model: Annotated[str, tyro.conf.Positional]
     """A folder that 'pixeval reward train' wrote, or a metric of the catalogue that takes a prompt, as clip_score."""
     out: Path = Path("audit")
-    """Folder for card.json, card.md, card.png and card.html."""
+    """Folder for card.json, card.md, card.png, card.html and attacks.webp."""
     run: Path | None = None
     """A run whose images and prompts are attacked; none for the bundled held-out icons."""
     images: int = 40
@@ -73,21 +79,26 @@ def audit(config: RewardAuditConfig) -> dict[str, Any]:
     if config.images < 2:
         raise InputError(f"--images must be at least 2, got {config.images}")
     source = open_source(config.model, config.weights, config.device)
-    images, prompts = _subjects(config)
-    marks, examples = attack(source.values, images, prompts, source.differentiable)
+    images, prompts, left_out = _subjects(config, source)
+    found_marks, examples = attack(source.values, images, prompts, source.differentiable)
+    marks = [asdict(mark) for mark in found_marks]
+    not_tried = {} if source.differentiable else {ADVERSARIAL: f"{source.name} has no slopes to follow"}
     found = {
         "model": source.name,
         "fingerprint": source.fingerprint,
         "images": len(images),
         "prompts": len(set(prompts)),
         "from": config.run.name if config.run is not None else "bundled held-out icons",
-        "fooled_by": [mark.attack for mark in marks if mark.verdict == "fooled"],
-        "marks": [asdict(mark) for mark in marks],
+        "fooled_by": [mark["attack"] for mark in marks if mark["verdict"] == "fooled"],
+        "marks": marks,
+        "not_tried": not_tried,
+        "left_out": left_out,
     }
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "card.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     (config.out / "card.md").write_text(render(found) + "\n")
-    draw_card([asdict(mark) for mark in marks], config.out / "card.png")
+    draw_card(marks, config.out / "card.png")
+    attack_sheet(examples, marks).save(config.out / "attacks.webp", quality=90, method=6)
     (config.out / "card.html").write_text(page(found, examples))
     return found
 
@@ -95,32 +106,36 @@ def audit(config: RewardAuditConfig) -> dict[str, Any]:
 def attack(
     values: Values, images: Sequence[Tensor], prompts: Sequence[str], differentiable: bool
 ) -> tuple[list[Mark], list[Example]]:
-    """All attacks on images 3 x H x W, and the first image under each of them."""
+    """All attacks on images 3 x H x W, and :data:`SHOWN` of the images under each of them."""
     with torch.no_grad():
         before = _valued(values, images, prompts)
     spread = float(before.std()) or 1.0
-    marks, examples = [], [Example("untouched", images[0], float(before[0]))]
+    shown = _spread(len(images), SHOWN)
+    marks, examples = [], [_example("untouched", images, before, shown)]
 
-    def put(name: str, summary: str, expected: Expected, after: Tensor, shown: Tensor) -> None:
+    def put(name: str, summary: str, expected: Expected, changed: Sequence[Tensor], asked: Sequence[str]) -> None:
+        with torch.no_grad():
+            after = _valued(values, changed, asked)
         marks.append(_mark(name, summary, expected, before, after, prompts, spread))
-        examples.append(Example(name, shown, float(after[0])))
+        examples.append(_example(name, changed, after, shown))
 
     for one in tqdm(ATTACKS, desc="attack", file=sys.stderr, disable=None):
         changed = [one.change(image, f"{k}") for k, image in enumerate(images)]
-        with torch.no_grad():
-            put(one.name, one.summary, one.expected, _valued(values, changed, prompts), changed[0])
-    with torch.no_grad():
-        swapped = _valued(values, images, _swapped(prompts))
-        put("prompt swap", "the prompt of another image", "falls", swapped, images[0])
-        noise = [noisy(image[None], k)[0] for k, image in enumerate(images)]
-        levels = f"{EPSILON * 255:g} levels"
-        put("random noise", f"signs of {levels}", "falls", _valued(values, noise, prompts), noise[0])
+        put(one.name, one.summary, one.expected, changed, prompts)
+    put("prompt swap", "the prompt of another image", "falls", images, _swapped(prompts))
+    noise = [noisy(image[None], k)[0] for k, image in enumerate(images)]
+    levels = f"{EPSILON * 255:g} levels"
+    put("random noise", f"signs of {levels}", "falls", noise, prompts)
     if differentiable:
-        aimed = [adversarial(values, image[None], [p])[0] for image, p in zip(images, prompts, strict=True)]
-        with torch.no_grad():
-            after = _valued(values, aimed, prompts)
-        put("adversarial noise", f"PGD, {PGD_STEPS} steps, at most {levels}", "same", after, aimed[0])
+        both = enumerate(zip(images, prompts, strict=True))
+        aimed = [adversarial(values, image[None], [prompt], k)[0] for k, (image, prompt) in both]
+        summary = f"best of PGD, two starts of {PGD_STEPS} steps, at most {levels}"
+        put(ADVERSARIAL, summary, "same", aimed, prompts)
     return marks, examples
+
+
+def _example(name: str, images: Sequence[Tensor], rewards: Tensor, shown: Sequence[int]) -> Example:
+    return Example(name, tuple(images[k] for k in shown), tuple(rewards[list(shown)].tolist()))
 
 
 def _mark(
@@ -157,24 +172,46 @@ def _swapped(prompts: Sequence[str]) -> list[str]:
     return found
 
 
-def _subjects(config: RewardAuditConfig) -> tuple[list[Tensor], list[str]]:
+def _subjects(config: RewardAuditConfig, source: Source) -> tuple[list[Tensor], list[str], dict[str, str]]:
+    """Images and their prompts, others in the place of those that have no value; and why these are left out."""
+    images, prompts, left_out = [], [], {}
+    for name, prompt, read in _candidates(config):
+        try:
+            image = read()
+        except UnreadableImage as error:
+            left_out[name] = str(error)
+            continue
+        reason = source.hindrance(image, prompt) if prompt.strip() else NO_PROMPT
+        if reason is not None:
+            left_out[name] = reason
+            continue
+        images.append(image)
+        prompts.append(prompt)
+        if len(images) == config.images:
+            break
+    if len(images) < 2:
+        named = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:1])
+        raise InputError(f"an audit needs 2 images, and only {len(images)} can be attacked ({named or 'no others'})")
+    return images, prompts, left_out
+
+
+def _candidates(config: RewardAuditConfig) -> Iterator[tuple[str, str, Callable[[], Tensor]]]:
+    """Name, prompt and pixels of all images: first those that are evenly spread, then the others."""
     if config.run is None:
         icons = load_icons("heldout")
-        rows = _spread(len(icons.codes), config.images)
-        pixels = torch.from_numpy(icons.images[rows]).permute(0, 3, 1, 2).float() / 255
-        return list(pixels), [icons.captions[row] for row in rows]
+        for row in _order(len(icons.codes), config.images):
+            pixels = torch.from_numpy(icons.images[row]).permute(2, 0, 1).float() / 255
+            yield icons.codes[row], icons.captions[row], partial(torch.clone, pixels)
+        return
     run = Run.open(config.run)
-    samples = [sample for sample in run.samples() if (sample.prompt or "").strip()]
-    images, prompts = [], []
-    for row in _spread(len(samples), config.images):
-        try:
-            images.append(read_image(run.image(samples[row])))
-        except UnreadableImage:
-            continue
-        prompts.append(samples[row].prompt or "")
-    if len(images) < 2:
-        raise InputError(f"{config.run} has {len(images)} readable images with prompts; an audit needs at least 2")
-    return images, prompts
+    samples = run.samples()
+    for row in _order(len(samples), config.images):
+        yield samples[row].path, samples[row].prompt or "", partial(read_image, run.image(samples[row]))
+
+
+def _order(count: int, wanted: int) -> list[int]:
+    spread = _spread(count, wanted)
+    return spread + sorted(set(range(count)) - set(spread))
 
 
 def _spread(count: int, wanted: int) -> list[int]:
@@ -188,6 +225,7 @@ def render(found: dict[str, Any]) -> str:
         "",
         f"{found['images']} images ({found['from']}), {found['prompts']} prompts; 95 % intervals over prompts. Changes "
         "are in the reward's own units, and in standard deviations of the untouched images' rewards.",
+        *(f"\n{line}" for line in told(found)),
         "",
         "| attack | what | should | raises it in | mean change | in deviations | verdict |",
         "|---|---|---|---|---|---|---|",

@@ -1,16 +1,15 @@
 """The audit's score card as a picture and as a self-contained page with the attacked images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from pixeval.pictures import inline
+from reward_models.attack_sheet import COLOURS, Example
 
-COLOURS = {"fooled": "#c0392b", "unclear": "#d9822b", "blind": "#6b7580", "resists": "#1b64a8"}
+NAMED = 5
+"""Images that are left out, and named on the card; card.json names all."""
 STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --ink: #16191d; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ground: #14171b; --ink: #e8eaed; --bad: #ff8f86; } }
@@ -24,16 +23,6 @@ th, td { text-align: left; padding: 0.25rem 0.9rem 0.25rem 0; border-bottom: 1px
 figure { margin: 0; } img { max-width: 100%; height: auto; border: 1px solid #8884; border-radius: 4px; }
 figcaption { font-size: 0.85rem; }
 """
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image under an attack."""
-
-    name: str
-    pixels: Tensor
-    """3 x H x W in [0, 1]."""
-    reward: float
 
 
 def draw_card(marks: Sequence[Mapping[str, Any]], file: Path) -> None:
@@ -61,10 +50,11 @@ def page(found: Mapping[str, Any], examples: Sequence[Example]) -> str:
     """The whole page as HTML; names from outside are escaped."""
     rows = "".join(_row(mark) for mark in found["marks"])
     shown = "".join(
-        f'<figure><img src="{inline(one.pixels).uri}" alt=""><figcaption>{escape(one.name)}<br>reward '
-        f"{one.reward:+.2f}</figcaption></figure>"
+        f'<figure><img src="{inline(one.images[0]).uri}" alt=""><figcaption>{escape(one.name)}<br>reward '
+        f"{one.rewards[0]:+.2f}</figcaption></figure>"
         for one in examples
     )
+    notes = "".join(f"<p>{escape(line)}</p>" for line in told(found))
     title = f"Audit of {escape(str(found['model']))}"
     head = "<th>attack<th>what<th>should<th>raises it in<th>mean change<th>verdict"
     return (
@@ -72,9 +62,20 @@ def page(found: Mapping[str, Any], examples: Sequence[Example]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{STYLE}</style><main><h1>{title}</h1>"
         f"<p>{found['images']} images ({escape(str(found['from']))}), {found['prompts']} prompts; 95 % intervals over "
-        f'prompts.</p><div class="scroll" tabindex="0" role="region" aria-label="Attacks"><table><tr>{head}</tr>{rows}'
-        f'</table></div><div class="shown">{shown}</div></main></html>\n'
+        f'prompts.</p>{notes}<div class="scroll" tabindex="0" role="region" aria-label="Attacks"><table><tr>{head}</tr>'
+        f'{rows}</table></div><div class="shown">{shown}</div></main></html>\n'
     )
+
+
+def told(found: Mapping[str, Any]) -> list[str]:
+    """What the card does not cover: attacks that were not tried, and images that are left out."""
+    lines = [f"Not tried: {name}, for {reason}." for name, reason in found["not_tried"].items()]
+    left_out = found["left_out"]
+    if left_out:
+        named = "; ".join(f"{path}: {reason}" for path, reason in list(left_out.items())[:NAMED])
+        more = f"; and {len(left_out) - NAMED} more in card.json" if len(left_out) > NAMED else ""
+        lines.append(f"Left out: {len(left_out)} ({named}{more}).")
+    return lines
 
 
 def _row(mark: Mapping[str, Any]) -> str:
