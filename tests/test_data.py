@@ -500,7 +500,7 @@ def test_another_vae_text_encoder_or_size_has_other_entries(world: Path, tmp_pat
     assert folders[0].place(_content(image)) != folders[0].place(_content(image.view(3, 4, 16)))
 
 
-def test_a_tokenizer_that_reads_prompts_otherwise_has_other_entries(tmp_path: Path) -> None:
+def test_a_tokenizer_or_encoder_that_reads_prompts_otherwise_has_other_entries(tmp_path: Path) -> None:
     model = load(save_tiny_flow("z-image", tmp_path / "model"))
     tokenizer = model.pipeline.tokenizer
     folder = text_folder(tmp_path, model)
@@ -510,6 +510,11 @@ def test_a_tokenizer_that_reads_prompts_otherwise_has_other_entries(tmp_path: Pa
     tokenizer.chat_template = template.replace("user", "person") + " "
     assert text_folder(tmp_path, model) != folder
     tokenizer.chat_template = template
+    assert text_folder(tmp_path, model) == folder
+    depth = model.pipeline.text_encoder.config.num_hidden_layers
+    model.pipeline.text_encoder.config.num_hidden_layers = depth - 1
+    assert text_folder(tmp_path, model) != folder
+    model.pipeline.text_encoder.config.num_hidden_layers = depth
     assert text_folder(tmp_path, model) == folder
     tokenizer.backend_tokenizer.normalizer = Lowercase()
     assert text_folder(tmp_path, model) != folder

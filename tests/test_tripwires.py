@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_data import save_captioned
 from tiny_models import save_tiny
+from torch import Tensor
 
 import trainers.sft
 from pixeval.close_loop import sft
@@ -20,6 +22,7 @@ from pixeval.pipelines import Sampler
 from pixeval.records import Sample, Score, SetScore
 from pixeval.rescore import Evaluation
 from pixeval.runs import Run
+from trainers.data_order import seeded
 from trainers.families.detect import load
 from trainers.reward import RewardConfig
 from trainers.sft import SftConfig, train_sft
@@ -56,26 +59,22 @@ def test_what_is_no_number_stops() -> None:
     assert LossGuard(scaled=True).add({"loss": 1.0, "gradient_norm": float("inf")}) is None
 
 
-def assert_latents_are_those_of_the_files(world: Path, file: Path, rows: list[dict[str, Any]]) -> None:
-    found, model = load_file(file), load(world / "model")
-    assert len(found) == 2 * len(rows)
-    for i, row in enumerate(rows):
-        image = read_image(world / "data" / row["name"])[None] * 2 - 1
-        expected = model.encode(image.flip(-1) if row["mirrored"] else image)
-        for part, value in expected._asdict().items():
-            torch.testing.assert_close(found[f"{i}/image_{part}"], value[0], rtol=1e-4, atol=1e-5)
-
-
 def test_a_stopped_run_tells_what_it_read_and_keeps_the_checkpoint_before(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = trainers.sft.sft_loss
+    make, model = trainers.sft.sft_loss, load(world / "model")
+    predict, asked = type(model).predict, dict[int, tuple[Tensor, Tensor]]()
 
     def breaking(*arguments: Any) -> Any:
         loss = make(*arguments)
 
         def broken(denoiser: Any, batch: int, generator: torch.Generator) -> Any:
-            terms = loss(denoiser, batch, generator)
+            def watched(self: Any, z_t: Tensor, t: Tensor, *others: Any) -> Tensor:
+                asked[batch] = z_t, t
+                return predict(self, z_t, t, *others)
+
+            with patch.object(type(model), "predict", watched):
+                terms = loss(denoiser, batch, generator)
             return {**terms, "loss": terms["loss"] * (float("nan") if batch == 6 else 1)}
 
         return broken
@@ -93,7 +92,20 @@ def test_a_stopped_run_tells_what_it_read_and_keeps_the_checkpoint_before(
     rows = told["rows"]
     assert [row["batch"] for row in rows] == [6, 6, 7, 7]
     assert [row["name"] for row in rows] == [f"{CAPTIONS.index(row['prompt'])}.png" for row in rows]
-    assert_latents_are_those_of_the_files(world, config.out / "stopped_batch.safetensors", rows)
+    latents = load_file(config.out / "stopped_batch.safetensors")
+    assert len(latents) == 2 * len(rows)
+    for i, row in enumerate(rows):
+        image = read_image(world / "data" / row["name"])[None] * 2 - 1
+        expected = model.encode(image.flip(-1) if row["mirrored"] else image)
+        for part, value in expected._asdict().items():
+            torch.testing.assert_close(latents[f"{i}/image_{part}"], value[0], rtol=1e-4, atol=1e-5)
+    for batch, numbers in ((6, (0, 1)), (7, (2, 3))):
+        mean, std = (torch.stack([latents[f"{i}/image_{part}"] for i in numbers]) for part in ("mean", "std"))
+        generator = seeded(told["seed"], "batch", batch)
+        z, eps = mean + std * torch.randn(mean.shape, generator=generator), torch.randn(mean.shape, generator=generator)
+        t = model.sample_timesteps(2, generator, (mean.shape[-2], mean.shape[-1]))
+        a, s = model.coefficients(t, 4)
+        assert torch.equal(t, asked[batch][1]) and torch.equal(a * z + s * eps, asked[batch][0])
     assert [path.name for path in (config.out / "checkpoints").iterdir()] == ["step-000002"]
     monkeypatch.undo()
     train_sft(config)

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from pixeval.errors import InputError
 from trainers.latent_diffusion import LatentDiffusion
@@ -26,6 +27,8 @@ from trainers.latents import Posterior
 
 FORMAT = 1
 """Goes into every hash; raised when the same input would be encoded differently."""
+COPIED = ("_name_or_path", "transformers_version")
+"""What a model's configuration says of the copy of it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def text_folder(cache: Path, model: LatentDiffusion) -> Folder:
         for name, part in sorted(model.pipeline.components.items())
         if name.startswith("tokenizer") and part is not None
     ]
-    facts = [FORMAT, type(model).__name__, settings, tokens]
+    encoders = [_plain(part.config.to_dict()) for part in modules if isinstance(part, PreTrainedModel)]
+    facts = [FORMAT, type(model).__name__, settings, encoders, tokens]
     return Folder(cache / "texts" / _fingerprint(facts, modules))
 
 
@@ -136,4 +140,4 @@ def _tokenizer_hash(tokenizer: Any) -> str:
 
 def _plain(config: Any) -> dict[str, Any]:
     """A configuration without what differs between two copies of a model."""
-    return {key: value for key, value in sorted(dict(config).items()) if key not in ("_name_or_path",)}
+    return {key: value for key, value in sorted(dict(config).items()) if key not in COPIED}
