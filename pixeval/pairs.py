@@ -52,8 +52,8 @@ class PairsConfig:
     """With scores: soft labels are 1 / (1 + exp(-difference / temperature)), 1 for rewards of 'pixeval reward train'
     unless it names another; none for soft labels of 1."""
     lapses: float = 0.0
-    """With a temperature: share of votes that err whatever the difference. Soft labels are lapses / 2 + (1 - lapses) /
-    (1 + exp(-difference / temperature)); 'pixeval reward train' names both."""
+    """With a temperature: share of votes that are for either image by chance, whatever the difference. Soft labels are
+    lapses / 2 + (1 - lapses) / (1 + exp(-difference / temperature)); 'pixeval reward train' names both."""
 
 
 def from_votes(
