@@ -30,6 +30,7 @@ TOLERATED = 0.1
 UNNOTICED = 1e-6
 """Change in the same unit that is rounding."""
 ADVERSARIAL = "adversarial noise"
+SWAP = "prompt swap"
 SHOWN = 3
 """Images that are shown under every attack."""
 
@@ -39,7 +40,7 @@ class RewardAuditConfig:
     """Try to fool a reward."""
 
     model: Annotated[str, tyro.conf.Positional]
-    """A folder that 'pixeval reward train' wrote, or a metric of the catalogue that takes a prompt, as clip_score."""
+    """A folder that 'pixeval reward train' wrote, or a metric of single images of the catalogue, as clip_score."""
     out: Path = Path("audit")
     """Folder for card.json, card.md, card.png, card.html and attacks.webp."""
     run: Path | None = None
@@ -48,6 +49,8 @@ class RewardAuditConfig:
     """Images attacked at most, evenly spread over the run."""
     weights: tuple[str, ...] = ()
     """NAME=PATH where the metric needs weights."""
+    clip: str = "bundled"
+    """For metrics on features of a CLIP, as --clip of 'pixeval score'."""
     device: str = "cpu"
     """Where it runs."""
 
@@ -78,11 +81,12 @@ def audit(config: RewardAuditConfig) -> dict[str, Any]:
     """
     if config.images < 2:
         raise InputError(f"--images must be at least 2, got {config.images}")
-    source = open_source(config.model, config.weights, config.device)
+    source = open_source(config.model, config.weights, config.device, config.clip)
     images, prompts, left_out = _subjects(config, source)
-    found_marks, examples = attack(source.values, images, prompts, source.differentiable)
+    found_marks, examples = attack(source.values, images, prompts, source.differentiable, source.takes_prompt)
     marks = [asdict(mark) for mark in found_marks]
     not_tried = {} if source.differentiable else {ADVERSARIAL: f"{source.name} has no slopes to follow"}
+    not_tried |= {} if source.takes_prompt else {SWAP: f"{source.name} sees no prompt"}
     found = {
         "model": source.name,
         "fingerprint": source.fingerprint,
@@ -104,7 +108,7 @@ def audit(config: RewardAuditConfig) -> dict[str, Any]:
 
 
 def attack(
-    values: Values, images: Sequence[Tensor], prompts: Sequence[str], differentiable: bool
+    values: Values, images: Sequence[Tensor], prompts: Sequence[str], differentiable: bool, takes_prompt: bool = True
 ) -> tuple[list[Mark], list[Example]]:
     """All attacks on images 3 x H x W, and :data:`SHOWN` of the images under each of them."""
     with torch.no_grad():
@@ -122,7 +126,8 @@ def attack(
     for one in tqdm(ATTACKS, desc="attack", file=sys.stderr, disable=None):
         changed = [one.change(image, f"{k}") for k, image in enumerate(images)]
         put(one.name, one.summary, one.expected, changed, prompts)
-    put("prompt swap", "the prompt of another image", "falls", images, _swapped(prompts))
+    if takes_prompt:
+        put(SWAP, "the prompt of another image", "falls", images, _swapped(prompts))
     noise = [noisy(image[None], k)[0] for k, image in enumerate(images)]
     levels = f"{EPSILON * 255:g} levels"
     put("random noise", f"signs of {levels}", "falls", noise, prompts)
@@ -181,7 +186,7 @@ def _subjects(config: RewardAuditConfig, source: Source) -> tuple[list[Tensor], 
         except UnreadableImage as error:
             left_out[name] = str(error)
             continue
-        reason = source.hindrance(image, prompt) if prompt.strip() else NO_PROMPT
+        reason = source.hindrance(image, prompt) if prompt.strip() or not source.takes_prompt else NO_PROMPT
         if reason is not None:
             left_out[name] = reason
             continue

@@ -85,6 +85,20 @@ def test_what_has_no_value_is_left_out_and_named_and_so_is_what_was_not_tried(
         audit(RewardAuditConfig("short", tmp_path / "card", run.path))
 
 
+def test_a_metric_without_prompts_is_not_asked_about_them(tmp_path: Path) -> None:
+    run, samples = Run.create(tmp_path / "run", "generate", {}), []
+    for k in range(2):
+        digest = write_png(torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(k)), run.path / f"{k}.png")
+        samples.append(Sample(f"s{k}", "base", f"p{k}", "", 0, "g", f"{k}.png", digest))
+    run.write_samples(samples)
+    found = audit(RewardAuditConfig("sharpness", tmp_path / "card", run.path))
+    assert found["images"] == 2
+    assert found["not_tried"]["prompt swap"] == "sharpness sees no prompt"
+    assert "prompt swap" not in {mark["attack"] for mark in found["marks"]}
+    blur = next(mark for mark in found["marks"] if mark["attack"] == "blur of all")
+    assert blur["change"]["value"] < 0
+
+
 class Short:
     """A reward without slopes, of short prompts only."""
 
