@@ -1,6 +1,7 @@
 """Each family against its stock pipeline; who gets gradients; checkpoints of others that are broken."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from diffusers import DiffusionPipeline
 from tiny_models import CAPTIONS, CHANNELS, RESOLUTION, TINY, denoised, first_order, save_tiny
 from torch import Tensor
 
+from pixeval import cli
 from pixeval.errors import InputError
 from trainers.conventions import check_conventions, convention_errors
 from trainers.errors import KINDS, add_noise, errors
 from trainers.families.detect import FAMILIES, folder_of, load
 from trainers.latent_diffusion import LatentDiffusion
 from trainers.schedules import FlowSchedule
+from trainers.sft import SftConfig
 
 LATENT = (2, CHANNELS, RESOLUTION // 2, RESOLUTION // 2)
 WIDE = (2, CHANNELS, RESOLUTION // 2, RESOLUTION)
@@ -170,8 +173,11 @@ def test_a_model_with_the_opposite_sign_is_refused(name: str, last: str, folders
     with torch.no_grad():
         for parameter in getattr(model.denoiser, last).parameters():
             parameter.neg_()
-    with pytest.raises(InputError, match="sign flipped"):
+    with pytest.raises(InputError, match="sign flipped") as refused:
         check_conventions(model, latents, conditioning)
+    (option,) = re.findall(r"\((--.*)\)", str(refused.value))
+    given = ["--model", "m", "--data", "d", "--out", "o", *option.split()]
+    assert not cli.parse(SftConfig, given, "pixeval train sft", "").self_test, "what it advises can be done"
 
 
 def truncate(folder: Path, name: str) -> None:

@@ -68,5 +68,5 @@ def check_conventions(model: LatentDiffusion, z: Tensor, conditioning: Condition
         raise InputError(
             f"the model's error on this data is {fit.plain:.3f}, but {found:.3f} with {how}: "
             f"it was probably not trained with prediction_type {model.prediction!r}, as scheduler_config.json says. "
-            "Correct that, or pass self_test=False (--no-self-test) for an untrained model."
+            "Correct that, or pass self_test=False (--self-test False) for an untrained model."
         )

@@ -249,24 +249,33 @@ SHEET = {
 
 def draw_samples(images: Path, file: Path) -> None:
     """Generated images of the same captions and noise, a row for every training, as WebP."""
+    draw_sheet([(label, images / f"unet {name}.png") for name, label in SHEET.items()], COLUMNS, file)
+
+
+def draw_sheet(rows: Sequence[tuple[str, Path]], columns: int, file: Path) -> None:
+    """Rows of square images with their labels, as WebP; nothing where there are fewer than two.
+
+    Args:
+        rows: a label and a file of images side by side, each; files that do not exist are left out.
+        columns: images of each that are shown.
+        file: what is written.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image
 
-    rows = {
-        label: images / f"unet {name}.png" for name, label in SHEET.items() if (images / f"unet {name}.png").exists()
-    }
+    rows = [(label, row) for label, row in rows if row.exists()]
     if len(rows) < 2:
         return
     height, labelled = 1 / len(rows), 0.14  # of the picture
     with rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 9.2 * (1 - labelled) / COLUMNS * len(rows)), dpi=120)
+        figure = Figure(figsize=(9.2, 9.2 * (1 - labelled) / columns * len(rows)), dpi=120)
         FigureCanvasAgg(figure)
-        for number, (label, row) in enumerate(rows.items(), 1):
+        for number, (label, row) in enumerate(rows, 1):
             axes = figure.add_axes((labelled, 1 - number * height, 1 - labelled, height))
             with Image.open(row) as image:
-                axes.imshow(image.crop((0, 0, COLUMNS * image.height, image.height)), interpolation="lanczos")
+                axes.imshow(image.crop((0, 0, columns * image.height, image.height)), interpolation="lanczos")
             axes.set_axis_off()
             figure.text(labelled - 0.01, 1 - (number - 0.5) * height, label, ha="right", va="center", fontsize=10)
         figure.savefig(file, pil_kwargs={"quality": 90})
