@@ -86,7 +86,7 @@ class TrainConfig:
     evaluation: Evaluation = field(default_factory=Evaluation)
     """How they are generated and scored."""
     self_test: bool = True
-    """Refuse a model whose prediction fits better with its sign flipped or its time reversed; off for untrained ones."""
+    """Refuse a model whose prediction fits better with its sign flipped or time reversed; off for untrained models."""
 
 
 def check_values(config: TrainConfig) -> None:
