@@ -1,6 +1,8 @@
-"""Comparisons whose truth is known without a vote: a clean image has fewer flaws than one with a planted flaw."""
+"""Comparisons whose truth is known without a vote: a clean image has fewer flaws than one with a planted flaw, and that
+one has fewer than the same with another on top."""
 
 import io
+import random
 from collections.abc import Sequence
 
 import torch
@@ -15,35 +17,47 @@ from reward_models.judgements import Judgement, Picture, picture_of
 
 LEVELS = (2, 3, 4)
 """Slight, medium and strong, in turn; level 1 can hardly be seen, and level 5 needs no teaching."""
-ICONS = 48
+ICONS = 96
 """Icons of the training split, whole, beside the images that detectors are tuned on."""
 
 
 def planted_judgements(weight: float) -> list[Judgement]:
-    """About 2,600 comparisons on bundled images that nothing is reported on.
+    """About 5,500 comparisons on bundled images that nothing is reported on.
 
     Each flawed image is compared with the clean one that it was made of and with one other clean image of its kind,
-    so that what a clean image reads is learned too.
+    so that what a clean image reads is learned too; flawed icons also with themselves under one more flaw, as images
+    with one flaw only are rare.
     """
-    found = []
-    for images in (clean_images("tune"), _icons()):
-        found += _planted(images, weight)
-    return found
+    return [*_planted(clean_images("tune"), weight, False), *_planted(_icons(), weight, True)]
 
 
-def _planted(images: Sequence[CleanImage], weight: float) -> list[Judgement]:
+def _planted(images: Sequence[CleanImage], weight: float, doubled: bool) -> list[Judgement]:
     cleans = [picture_of(png_of(image.pixels), image.name) for image in images]
     found = []
     for place, (image, clean) in enumerate(zip(images, cleans, strict=True)):
-        for number, flaw in enumerate(PLANTED):
-            planted = plant(flaw, image.pixels, LEVELS[(place + number) % len(LEVELS)], image.name)
-            if planted.change >= VISIBLE:
-                flawed = picture_of(png_of(planted.pixels), f"{image.name}-{flaw.name}")
-                # another one for each flaw, so that all meet all
-                other = cleans[(place + 1 + number) % len(cleans)]
-                for better in dict.fromkeys((clean, other)):
-                    found.append(_judgement(image.source, better, flawed, weight))
+        rng = random.Random(image.name)
+        for number in range(len(PLANTED)):
+            made = _flawed(image, image.pixels, clean.name, number, LEVELS[(place + number) % len(LEVELS)])
+            if made is None:
+                continue
+            pixels, flawed = made
+            # another one for each flaw, so that all meet all
+            other = cleans[(place + 1 + number) % len(cleans)]
+            for better in dict.fromkeys((clean, other)):
+                found.append(_judgement(image.source, better, flawed, weight))
+            if doubled:
+                second = (number + 1 + rng.randrange(len(PLANTED) - 1)) % len(PLANTED)
+                more = _flawed(image, pixels, flawed.name, second, LEVELS[rng.randrange(len(LEVELS))])
+                found += [] if more is None else [_judgement(image.source, flawed, more[1], weight)]
     return found
+
+
+def _flawed(image: CleanImage, pixels: Tensor, name: str, number: int, level: int) -> tuple[Tensor, Picture] | None:
+    """``pixels`` under one more flaw, and as a picture; None where it cannot be seen."""
+    planted = plant(PLANTED[number], pixels, level, image.name)
+    if planted.change < VISIBLE:
+        return None
+    return planted.pixels, picture_of(png_of(planted.pixels), f"{name}-{PLANTED[number].name}")
 
 
 def _judgement(source: str, better: Picture, worse: Picture, weight: float) -> Judgement:

@@ -73,7 +73,7 @@ class RewardTrainConfig:
     penalty: float = 3e-3
     """On the squared weights of the heads."""
     planted: float = 1.0
-    """Weight of each of some 2,600 bundled comparisons of clean images with planted flaws, of known truth; 0 for none.
+    """Weight of each of some 5,500 bundled comparisons of clean images with planted flaws, of known truth; 0 for none.
     A vote weighs 1, so few votes are outweighed by them; which share of a head's loss is theirs is printed."""
     folds: int = 5
     """Parts of the prompts. Each is judged by heads that were trained on the others: calibration and reported

@@ -15,12 +15,16 @@ from pixeval.errors import InputError
 from pixeval.records import Vote
 from pixeval.runs import Run
 from pixeval.tables import write_records
+from pixeval.validation.clean_images import clean_images
+from pixeval.validation.planted_flaws import PLANTED
+from pixeval.zoo.icons import load_icons
+from reward_models import planted as planted_comparisons
 from reward_models import train as training
 from reward_models.evaluate import judge
 from reward_models.inputs import Frozen, Tuned, tabulate, view_features
 from reward_models.judgements import Judgement, Picture, picture_of, read_judgements
 from reward_models.model import HEADS, RewardModel
-from reward_models.planted import png_of
+from reward_models.planted import planted_judgements, png_of
 from reward_models.train import Diverged, RewardTrainConfig, fit, fold_of, render, train
 
 OVERALL = HEADS.index("overall")
@@ -141,6 +145,30 @@ def test_no_annotator_is_named_in_a_model(settings: RewardTrainConfig) -> None:
     written = [file.read_bytes() for file in settings.out.rglob("*") if file.is_file()]
     assert len(written) == 4
     assert not any(name in data for data in written for name in (b"Mustermann", b"erika", b"Jane", b"Doe ann"))
+
+
+def test_planted_comparisons_prefer_the_image_with_fewer_flaws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clean one, or the same without the last flaw; and never an icon that detectors are reported on."""
+    monkeypatch.setattr(planted_comparisons, "ICONS", 2)
+    monkeypatch.setattr(planted_comparisons, "clean_images", lambda split: clean_images(split)[:2])
+    found = planted_judgements(0.5)
+    kinds = {flaw.name for flaw in PLANTED}
+
+    def flaws(name: str) -> list[str]:
+        return [part for part in name.split("-") if part in kinds]
+
+    compared = {(len(flaws(j.first.name)), len(flaws(j.second.name))) for j in found}
+    assert compared == {(0, 1), (1, 2)}
+    for judgement in found:
+        assert (judgement.shares, judgement.question, judgement.weight) == ((1.0, 0.0, 0.0), "flaws", 0.5)
+        if flaws(judgement.first.name):
+            assert judgement.second.name.rpartition("-")[0] == judgement.first.name
+            assert len(set(flaws(judgement.second.name))) == 2, "two kinds"
+    clean = [j for j in found if not flaws(j.first.name)]
+    own = [j for j in clean if j.second.name.rpartition("-")[0] == j.first.name]
+    assert len(own) == len({j.second.sha256 for j in clean}) < len(clean), "each also against another clean image"
+    reported = set(load_icons("train").codes[1::2])
+    assert not any(j.prompt.removeprefix("planted flaws: ") in reported for j in found)
 
 
 def test_the_share_of_planted_flaws_is_told(settings: RewardTrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
