@@ -3,16 +3,7 @@
 import io
 import json
 import math
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 import zipfile
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +14,19 @@ import pytest
 import torch
 from PIL import Image
 from test_training import preference_config, sft_config
-from tiny_data import paint, tree
-from tiny_flow_models import save_tiny_flow
+from tiny_data import paint
 from tiny_models import CAPTIONS, RESOLUTION, save_tiny
-from tokenizers.normalizers import Lowercase
-from training_process import StopError, start, stop_at, train_and_count_as
 
 from pixeval.errors import InputError
 from pixeval.pair_folder import export_pairs
 from pixeval.records import Pair
-from trainers.data import captioned_latents, paired_latents
-from trainers.data_order import Batch, Order, batch_rows, drawn
+from trainers.data import captioned_latents
 from trainers.families.detect import load
 from trainers.flaw_maps import FlawConfig, FlawMaps
-from trainers.framing import bucket_sizes, nearest_bucket
 from trainers.image_sets import read_captioned
-from trainers.latent_cache import LatentRows, latent_folder, text_folder
-from trainers.latents import Posterior
-from trainers.pair_draws import REFERENCE_FILE
 from trainers.pair_sets import ReadPair, read_pairs
 from trainers.preference import train_preference
-from trainers.sft import SftConfig, train_sft
+from trainers.sft import train_sft
 from trainers.tables import DatasetConfig, decode_cell, open_tables
 
 SIZE = (RESOLUTION, RESOLUTION)
@@ -58,8 +41,11 @@ def picture(seed: int, size: tuple[int, int] = SIZE, kind: str = "PNG") -> bytes
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def make_world(root: Path) -> Path:
     """models/sd-epsilon, sft/ and pairs/ of six images and five pairs."""
-    root = tmp_path_factory.mktemp("data")
     save_tiny("sd-epsilon", root / "models" / "sd-epsilon")
     (root / "sft").mkdir()
     for i, caption in enumerate(CAPTIONS):
@@ -361,311 +347,3 @@ def test_a_source_without_a_usable_row_says_why(world: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match="2 by tie"):
         train_preference(preference_config(world, tmp_path / "run", data=tmp_path / "tied.parquet"))
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(("side", "multiple"), [(1024, 16), (512, 8), (32, 4), (48, 16)])
-def test_buckets_have_the_pixels_of_the_resolution_and_sides_that_fit(side: int, multiple: int) -> None:
-    sizes = bucket_sizes((side, side), multiple)
-    assert (side, side) in sizes and len(set(sizes)) == len(sizes) >= 3
-    assert {(w, h) for h, w in sizes} == set(sizes)
-    for height, width in sizes:
-        assert height % multiple == width % multiple == 0
-        assert height * width <= side * side and max(height, width) <= 2 * min(height, width)
-    if side == 1024:
-        assert (768, 1344) not in sizes or 768 * 1344 <= 1024**2
-        assert all(height * width > 0.85 * side * side for height, width in sizes)
-    assert sizes[nearest_bucket(torch.zeros(3, 100, 100), sizes)] == (side, side)
-    assert sizes[nearest_bucket(torch.zeros(3, 100, 900), sizes)] == sizes[-1]
-    assert sizes[-1][1] > sizes[-1][0]
-
-
-def test_every_row_is_read_equally_often_and_batches_are_of_one_bucket() -> None:
-    buckets = torch.tensor([0, 1, 0, 0, 2, 0, 1, 0, 0, 0])
-    order = Order(buckets, 3, seed=5)
-    batches = [order.batch(i) for i in range(20)]
-    assert all(len(set(buckets[batch.rows].tolist())) == 1 for batch in batches)
-    assert Counter(row for batch in batches for row in batch.rows.tolist()) == dict.fromkeys(range(10), 6)
-    later = Order(buckets, 3, seed=5).batch(17)
-    assert torch.equal(later.rows, batches[17].rows) and later.epochs == batches[17].epochs
-    assert [b.rows.tolist() for b in batches[:10]] != [b.rows.tolist() for b in batches[10:]]
-    single = Order(torch.zeros(7, dtype=torch.int64), 3, 1)
-    assert all(torch.equal(single.batch(i).rows, batch_rows(7, 3, 1, i)) for i in range(9))
-    assert single.batch(2).epochs == (0, 1, 1)
-
-
-def test_captions_are_dropped_by_seed_epoch_and_row_alone() -> None:
-    rows = torch.arange(2000)
-    first, again = (drawn("caption", 0.1, 3, Batch(rows, (0,) * 2000)) for _ in range(2))
-    assert torch.equal(first, again) and 0.07 < float(first.float().mean()) < 0.13
-    assert torch.equal(drawn("caption", 0.1, 3, Batch(rows[[7, 1500]], (0, 0))), first[[7, 1500]])
-    assert not torch.equal(drawn("caption", 0.1, 3, Batch(rows, (1,) * 2000)), first)
-    assert not torch.equal(drawn("flip", 0.1, 3, Batch(rows, (0,) * 2000)), first)
-
-
-def shaped(folder: Path) -> Path:
-    """Three wide images, three tall ones."""
-    folder.mkdir()
-    for i, caption in enumerate(CAPTIONS):
-        (folder / f"{i}.png").write_bytes(picture(i, (40, 72) if i % 2 else (72, 40)))
-        (folder / f"{i}.txt").write_text(caption)
-    return folder
-
-
-@pytest.mark.parametrize("family", ["sd-epsilon", "pixart-flow", "sdxl", "sd3", "flux-dev"])
-def test_families_train_in_buckets(family: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (save_tiny if family.split("-")[0] in ("sd", "pixart") else save_tiny_flow)(family, tmp_path / "model")
-    config = SftConfig(
-        model=tmp_path / "model", data=shaped(tmp_path / "sft"), out=tmp_path / "run", steps=3, batch_size=2,
-        dataset=DatasetConfig(buckets=True, flip=True), resolution=RESOLUTION, device="cpu", self_test=False,
-        learning_rate=1e-3,
-    )  # fmt: skip
-    seen: list[tuple[int, ...]] = []
-    model = type(load(config.model))
-    predict = model.predict
-
-    def watched(self: Any, z_t: Any, t: Any, conditioning: Any, denoiser: Any) -> Any:
-        seen.append(tuple(side * self.pipeline.vae_scale_factor for side in z_t.shape[2:]))
-        return predict(self, z_t, t, conditioning, denoiser)
-
-    monkeypatch.setattr(model, "predict", watched)
-    train_sft(config)
-    sizes = set(seen)
-    assert len(sizes) == 2 and {size[::-1] for size in sizes} == sizes and (RESOLUTION, RESOLUTION) not in sizes
-
-
-def test_sdxl_is_told_the_size_of_the_bucket(tmp_path: Path) -> None:
-    model = load(save_tiny_flow("sdxl", tmp_path / "model"))
-    told: list[torch.Tensor] = []
-
-    class Asked(torch.nn.Module):
-        def forward(self, z: torch.Tensor, t: torch.Tensor, **given: Any) -> tuple[torch.Tensor]:
-            told.append(given["added_cond_kwargs"]["time_ids"])
-            return (z,)
-
-    z = torch.zeros(2, 4, 20, 12)
-    model.predict(z, torch.zeros(2), model.encode_prompts(CAPTIONS[:2]), Asked())
-    assert told[0].tolist() == [[40, 24, 0, 0, 40, 24]] * 2
-
-
-def test_mirrored_latents_are_those_of_mirrored_images(world: Path, tmp_path: Path) -> None:
-    model = load(world / "models/sd-epsilon")
-    data = captioned_latents(model, world / "sft", SIZE, dataset=DatasetConfig(flip=True))
-    assert data.mirrored is not None
-    image = torch.from_numpy(np.array(Image.open(world / "sft/3.png"))).permute(2, 0, 1) / 127.5 - 1
-    expected = model.encode(torch.stack([image, image.flip(-1)])).mean
-    found = torch.cat([side.rows(torch.tensor([3])).mean for side in (data.posterior, data.mirrored)])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    pairs = paired_latents(model, world / "pairs", SIZE, dataset=DatasetConfig(flip=True))
-    assert pairs.mirrored is not None and not torch.equal(pairs.mirrored[0].rows(torch.tensor([0])).mean, expected[:1])
-
-
-@pytest.mark.parametrize("trainer", ["sft", "preference"])
-def test_a_cache_on_disk_changes_no_bit_and_is_used_again(
-    trainer: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make, train = {"sft": (sft_config, train_sft), "preference": (preference_config, train_preference)}[trainer]
-    kept = DatasetConfig(cache=tmp_path / "cache", flip=trainer == "sft")
-    plain: Any = make(world, tmp_path / "plain", objective="latent", dataset=replace(kept, cache=None))
-    train(plain)
-    train(replace(plain, out=tmp_path / "cached", dataset=kept))
-    assert tree(tmp_path / "plain") == tree(tmp_path / "cached")
-    files = {file for file in (tmp_path / "cache").rglob("*") if file.is_file()}
-    assert {file.suffix for file in files} == {".safetensors"}
-    model = load(world / "models/sd-epsilon")
-    read = captioned_latents if trainer == "sft" else paired_latents
-
-    def never(*given: Any) -> Any:
-        raise AssertionError("encoded again")
-
-    monkeypatch.setattr(model, "encode", never)
-    monkeypatch.setattr(model, "encode_prompts", never)
-    data: Any = read(model, plain.data, SIZE, dataset=kept)
-    assert isinstance(data.good, LatentRows) and all(isinstance(item, Path) for item in data.good.items)
-    before = {file.stat().st_mtime_ns for file in files}
-    assert {file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.safetensors")} == before
-
-
-def test_another_vae_text_encoder_or_size_has_other_entries(world: Path, tmp_path: Path) -> None:
-    model = load(world / "models/sd-epsilon")
-    folders = [latent_folder(tmp_path, model), text_folder(tmp_path, model)]
-    again = load(world / "models/sd-epsilon")
-    assert folders == [latent_folder(tmp_path, again), text_folder(tmp_path, again)]
-    with torch.no_grad():
-        next(again.vae.decoder.parameters()).add_(1e-6)  # type: ignore[union-attr]
-        next(again.pipeline.text_encoder.parameters())[0, 0] += 1e-6
-    assert latent_folder(tmp_path, again) != folders[0] and text_folder(tmp_path, again) != folders[1]
-    image = torch.rand(3, 8, 8)
-    from trainers.encoding import _content
-
-    assert folders[0].place(_content(image)) != folders[0].place(_content(image.view(3, 4, 16)))
-
-
-def test_a_tokenizer_or_encoder_that_reads_prompts_otherwise_has_other_entries(tmp_path: Path) -> None:
-    model = load(save_tiny_flow("z-image", tmp_path / "model"))
-    tokenizer = model.pipeline.tokenizer
-    folder = text_folder(tmp_path, model)
-    model.encode_prompts(["a red apple", "b"])
-    assert text_folder(tmp_path, model) == folder, "what was encoded leaves no trace"
-    template = tokenizer.chat_template
-    tokenizer.chat_template = template.replace("user", "person") + " "
-    assert text_folder(tmp_path, model) != folder
-    tokenizer.chat_template = template
-    assert text_folder(tmp_path, model) == folder
-    depth = model.pipeline.text_encoder.config.num_hidden_layers
-    model.pipeline.text_encoder.config.num_hidden_layers = depth - 1
-    assert text_folder(tmp_path, model) != folder
-    model.pipeline.text_encoder.config.num_hidden_layers = depth
-    assert text_folder(tmp_path, model) == folder
-    tokenizer.backend_tokenizer.normalizer = Lowercase()
-    assert text_folder(tmp_path, model) != folder
-
-
-def test_a_damaged_entry_is_named(world: Path, tmp_path: Path) -> None:
-    kept = DatasetConfig(cache=tmp_path / "cache")
-    model = load(world / "models/sd-epsilon")
-    data = captioned_latents(model, world / "sft", SIZE, dataset=kept)
-    assert isinstance(data.posterior, LatentRows)
-    broken = data.posterior.items[2]
-    assert isinstance(broken, Path)
-    broken.write_bytes(broken.read_bytes()[:50])
-    with pytest.raises(InputError, match=f"{broken.name} is damaged"):
-        data.posterior.rows(torch.tensor([2]))
-
-
-def test_a_run_goes_on_with_the_same_data_only(world: Path, tmp_path: Path) -> None:
-    data = tmp_path / "sft"
-    shutil.copytree(world / "sft", data)
-    config = sft_config(world, tmp_path / "run", data=data, objective="latent", dataset=DatasetConfig(max_rows=7))
-    train_sft(config)
-    before = tree(config.out)
-    (data / "0.png").rename(data / "00.png")
-    (data / "0.txt").rename(data / "00.txt")
-    train_sft(config)  # the same rows in the same order, whatever they are called
-    assert tree(config.out) == before
-    read = json.loads((config.out / "run.json").read_text())["read"]["data"]
-    assert read["rows"] == 6
-
-    def refused(words: str) -> None:
-        with pytest.raises(InputError, match=words):
-            train_sft(config)
-        assert tree(config.out) == before
-
-    (data / "3.txt").write_text("another caption")
-    refused(rf"6 rows of data \(digest {read['digest']}\), and now there are 6 \(digest (?!{read['digest']})")
-    (data / "3.txt").write_text(CAPTIONS[3])
-    (data / "3.png").write_bytes(picture(77))
-    refused("6 rows of data .* now there are 6")
-    (data / "3.png").write_bytes(picture(3))
-    for kind, content in (("png", picture(7)), ("txt", b"one more")):
-        (data / f"7.{kind}").write_bytes(content)
-    refused("now there are 7 .* put them back")
-
-
-def test_probe_data_stay_the_same_too(world: Path, tmp_path: Path) -> None:
-    shutil.copytree(world / "sft", tmp_path / "probes")
-    config = sft_config(
-        world, tmp_path / "run", objective="latent", probe_every=2, probe_data=tmp_path / "probes", probe_rows=2
-    )
-    train_sft(config)
-    (tmp_path / "probes" / "1.txt").write_text("another")
-    with pytest.raises(InputError, match="6 rows of probe_data"):
-        train_sft(config)
-
-
-def test_a_run_goes_on_with_as_many_processes_as_before(world: Path, tmp_path: Path) -> None:
-    config = sft_config(world, tmp_path / "run", objective="latent")
-    run = train_sft(config)
-    run.write_info({**run.info, "processes": 8})
-    with pytest.raises(InputError, match="begun by 8 processes, and here are 1"):
-        train_sft(config)
-
-
-def test_reference_errors_belong_to_their_pairs(world: Path, tmp_path: Path) -> None:
-    """Two pairs change places: as many pairs as before, but not the same."""
-    table = pq.read_table(world / "pairs" / "preference" / "train.parquet")
-    config = preference_config(
-        world, tmp_path / "run", data=tmp_path / "pairs.parquet", method="dpo", objective="latent", reference_draws=1
-    )
-    pq.write_table(table, config.data)
-    train_preference(config)
-    kept = (tmp_path / "run" / REFERENCE_FILE).read_bytes()
-    pq.write_table(table.take([1, 0, 2, 3, 4]), config.data)
-    with pytest.raises(InputError, match="5 rows of data"):
-        train_preference(config)
-    other = replace(config, out=tmp_path / "other", steps=1)
-    train_preference(other)
-    (other.out / REFERENCE_FILE).write_bytes(kept)
-    with pytest.raises(InputError, match="other pairs than the data has now"):
-        train_preference(other)
-    (other.out / REFERENCE_FILE).unlink()
-    train_preference(other)
-
-
-@pytest.mark.timeout(300)
-def test_of_several_processes_the_first_fills_the_cache(world: Path, tmp_path: Path) -> None:
-    """The second one starts with the first and finds all images and prompts encoded."""
-    config = sft_config(world, tmp_path / "run", objective="latent", dataset=DatasetConfig(cache=tmp_path / "cache"))
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = int(found.getsockname()[1])
-    processes = [start(train_and_count_as, rank, 2, tmp_path, config, port) for rank in (0, 1)]
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    written = [int((tmp_path / f"written-{rank}").read_text()) for rank in (0, 1)]
-    assert written == [len(list((tmp_path / "cache").rglob("*.safetensors"))), 0]
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from trainers.sft import SftConfig, train_sft
-from trainers.tables import DatasetConfig
-world, out = Path(sys.argv[1]), Path(sys.argv[2])
-train_sft(SftConfig(model=world / "models" / "sd-epsilon", data=out / "many.parquet", out=out / "run", steps=2,
-                    batch_size=2, learning_rate=1e-3, device="cpu", self_test=False, objective="latent",
-                    dataset=DatasetConfig(cache=out / "cache")))
-"""
-
-
-@pytest.mark.timeout(600)
-def test_kill_9_while_encoding_loses_nothing(world: Path, tmp_path: Path) -> None:
-    rows = [{"image": picture(i), "text": f"number {i}"} for i in range(400)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "many.parquet")
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(world), str(tmp_path)], cwd=root, env=environment, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline:
-        if len(list((tmp_path / "cache").rglob("*.safetensors"))) >= 40:
-            break
-        time.sleep(0.002)
-    assert process.poll() is None, "the process ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = len(list((tmp_path / "cache").rglob("*.safetensors")))
-    assert 40 <= kept < 400
-    config: Any = sft_config(world, tmp_path / "run", data=tmp_path / "many.parquet", objective="latent")
-    train_sft(replace(config, dataset=DatasetConfig(cache=tmp_path / "cache")))
-    train_sft(replace(config, out=tmp_path / "whole"))
-    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
-
-
-def test_a_run_in_buckets_from_a_cache_resumes_to_the_same_bits(world: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {
-        "steps": 4, "checkpoint_every": 2, "data": shaped(tmp_path / "sft"), "objective": "latent",
-        "dataset": DatasetConfig(buckets=True, flip=True, cache=tmp_path / "cache"), "caption_dropout": 0.5,
-    }  # fmt: skip
-    train_sft(sft_config(world, tmp_path / "whole", **settings))
-    with pytest.raises(StopError):
-        train_sft(sft_config(world, tmp_path / "parts", **settings), stop_at(2))
-    train_sft(sft_config(world, tmp_path / "parts", **settings))
-    assert tree(tmp_path / "whole") == tree(tmp_path / "parts")
-    assert math.isfinite(json.loads((tmp_path / "whole/metrics.jsonl").read_text().splitlines()[-1])["loss"])
-
-
-def test_latents_of_one_size_stay_one_block_in_memory(world: Path) -> None:
-    data = captioned_latents(load(world / "models/sd-epsilon"), world / "sft", SIZE)
-    assert isinstance(data.posterior, Posterior) and data.posterior.mean.shape[0] == 6
