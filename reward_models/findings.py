@@ -14,6 +14,7 @@ from reward_models.calibrate import LEAST, fit_calibration, folded
 from reward_models.inputs import Rows, Table
 from reward_models.judgements import Judgement
 from reward_models.model import HEADS, OVERALL, Calibration, RewardModel, prompt_mark
+from reward_models.planted import TAG
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def finish(model: RewardModel, trained: Trained, table: Table, inputs: Rows, fac
     rows = torch.unique(torch.cat((table.first[: len(judgements)], table.second[: len(judgements)])))
     with torch.no_grad():
         model.heads.centre(torch.cat([inputs(part) for part in torch.split(rows, 256)]))
-    own, planted = (weighted_by_question(part).sum(0) for part in (trained.learned, trained.planted))
+    weighed = weighted_by_question([*trained.learned, *trained.planted])
+    own, planted = (part.sum(0) for part in (weighed[: len(trained.learned)], weighed[len(trained.learned) :]))
     questions: dict[str, Any] = {}
     for number, question in enumerate(HEADS):
         asked = [k for k, j in enumerate(judgements) if question in (OVERALL, j.question) and j.weight > 0]
@@ -86,10 +88,20 @@ def _counts(trained: Trained) -> dict[str, Any]:
 
 
 def weighted_by_question(judgements: Sequence[Judgement]) -> Tensor:
-    """n x Q: the weight of each judgement under its own question and under the overall one."""
+    """n x Q: the weight of each judgement under its own question and under the overall one.
+
+    Under the overall one, planted flaws weigh together at most as much as the votes on flaws do, so that they do not
+    drown the other questions; where nobody was asked about flaws, at most a third of all votes.
+    """
     rows = torch.zeros(len(judgements), len(HEADS))
+    overall = HEADS.index(OVERALL)
     for row, judgement in zip(rows, judgements, strict=True):
-        row[HEADS.index(OVERALL)] = judgement.weight
+        row[overall] = judgement.weight
         if judgement.question in QUESTIONS:
             row[HEADS.index(judgement.question)] = judgement.weight
+    planted = torch.tensor([TAG in judgement.tags for judgement in judgements], dtype=torch.bool)
+    votes, made = rows[~planted], rows[planted, overall].sum()
+    most = votes[:, HEADS.index("flaws")].sum() or votes[:, overall].sum() / 3
+    if made > most:
+        rows[planted, overall] *= most / made
     return rows

@@ -15,6 +15,8 @@ from pixeval.validation.planted_flaws import PLANTED, VISIBLE, plant
 from pixeval.zoo.icons import load_icons
 from reward_models.judgements import Judgement, Picture, picture_of
 
+TAG = "planted flaws"
+"""Tag of these comparisons, by which they are told from votes."""
 LEVELS = (2, 3, 4)
 """Slight, medium and strong, in turn; level 1 can hardly be seen, and level 5 needs no teaching."""
 ICONS = 96
@@ -61,7 +63,7 @@ def _flawed(image: CleanImage, pixels: Tensor, name: str, number: int, level: in
 
 
 def _judgement(source: str, better: Picture, worse: Picture, weight: float) -> Judgement:
-    return Judgement(f"planted flaws: {source}", better, worse, (1.0, 0.0, 0.0), "flaws", weight)
+    return Judgement(f"{TAG}: {source}", better, worse, (1.0, 0.0, 0.0), "flaws", weight, tags=(TAG,))
 
 
 def _icons() -> list[CleanImage]:

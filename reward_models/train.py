@@ -74,7 +74,8 @@ class RewardTrainConfig:
     """On the squared weights of the heads."""
     planted: float = 1.0
     """Weight of each of some 5,500 bundled comparisons of clean images with planted flaws, of known truth; 0 for none.
-    A vote weighs 1, so few votes are outweighed by them; which share of a head's loss is theirs is printed."""
+    A vote weighs 1, so few votes are outweighed by them in the head for flaws; in that for everything they weigh
+    together at most as the votes on flaws do. Which share of a head's loss is theirs is printed."""
     folds: int = 5
     """Parts of the prompts. Each is judged by heads that were trained on the others: calibration and reported
     accuracy come from these judgements. With lora_rank, one part is held out from training instead."""

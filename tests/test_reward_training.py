@@ -21,10 +21,11 @@ from pixeval.zoo.icons import load_icons
 from reward_models import planted as planted_comparisons
 from reward_models import train as training
 from reward_models.evaluate import judge
+from reward_models.findings import weighted_by_question
 from reward_models.inputs import Frozen, Tuned, tabulate, view_features
 from reward_models.judgements import Judgement, Picture, picture_of, read_judgements
 from reward_models.model import HEADS, RewardModel
-from reward_models.planted import planted_judgements, png_of
+from reward_models.planted import TAG, planted_judgements, png_of
 from reward_models.train import Diverged, RewardTrainConfig, fit, fold_of, render, train
 
 OVERALL = HEADS.index("overall")
@@ -147,6 +148,19 @@ def test_no_annotator_is_named_in_a_model(settings: RewardTrainConfig) -> None:
     assert not any(name in data for data in written for name in (b"Mustermann", b"erika", b"Jane", b"Doe ann"))
 
 
+def test_planted_flaws_do_not_drown_the_votes_on_everything() -> None:
+    """They weigh at most as the votes on flaws do, or as a third of the votes where flaws were not asked about."""
+    votes = [replace(j, question=q) for j, q in zip(judgements_of([True] * 4), ("flaws", "appeal") * 2, strict=True)]
+    made = [replace(votes[0], tags=(TAG,), weight=0.5) for _ in range(20)]
+    weights = weighted_by_question([*votes, *made])
+    assert weights[4:, OVERALL].sum() == pytest.approx(2)
+    assert weights[4:, HEADS.index("flaws")].sum() == pytest.approx(10)
+    assert weights[:4, OVERALL].tolist() == [1.0] * 4
+    assert weighted_by_question([*votes, *made[:2]])[4:, OVERALL].tolist() == [0.5, 0.5], "few stay as they are"
+    unasked = [replace(vote, question=None) for vote in votes]
+    assert weighted_by_question([*unasked, *made])[4:, OVERALL].sum() == pytest.approx(4 / 3)
+
+
 def test_planted_comparisons_prefer_the_image_with_fewer_flaws(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clean one, or the same without the last flaw; and never an icon that detectors are reported on."""
     monkeypatch.setattr(planted_comparisons, "ICONS", 2)
@@ -172,13 +186,14 @@ def test_planted_comparisons_prefer_the_image_with_fewer_flaws(monkeypatch: pyte
 
 
 def test_the_share_of_planted_flaws_is_told(settings: RewardTrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    planted = [replace(j, prompt="planted", question="flaws", weight=0.5) for j in judgements_of([True] * 72)]
+    made = judgements_of([True] * 72)
+    planted = [replace(j, prompt="planted", question="flaws", weight=0.5, tags=(TAG,)) for j in made]
     monkeypatch.setattr(training, "planted_judgements", lambda weight: planted)
     judgements = [replace(j, question="appeal") for j in judgements_of([True, False] * 3)]
     judgements += [replace(j, question="flaws") for j in judgements_of([True, False] * 3)]
     questions = fit(judgements, replace(settings, planted=0.5, trust_annotators_alike=True)).facts["questions"]
     found = {question: row["planted_share"] for question, row in questions.items()}
-    assert found == {"flaws": pytest.approx(36 / 42), "appeal": 0.0, "overall": pytest.approx(36 / 48)}
+    assert found == {"flaws": pytest.approx(36 / 42), "appeal": 0.0, "overall": pytest.approx(6 / 18)}
     text = render({"out": "o", "images": 1, "prompts": 1, "unreadable": [], "questions": questions})
     assert "86% of the loss is of planted flaws" in text and "--planted 0 leaves them out" in text
 
